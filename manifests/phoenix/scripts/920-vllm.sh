@@ -1,0 +1,28 @@
+#!/bin/bash
+# Layer 920, base-template-vllm: vLLM in a virtual environment, /opt/vllm, without Docker.
+#
+# No model is fetched here: a container names its model in spec.vllm, and the operator writes
+# the unit that serves it. For Ubuntu 24.04 and Debian 13, on layer 901. Safe to run again.
+set -euo pipefail
+# shellcheck source=/dev/null
+. /usr/local/lib/phoenix/layer.sh
+
+# The operator's probes were checked against the answers of this version.
+readonly VLLM_VERSION=0.32.0
+readonly VLLM_HOME=/opt/vllm
+
+# Wheels of several GB are unpacked on the way; /tmp may be a small tmpfs.
+export TMPDIR=/var/tmp PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+log "Installing Python and the C compiler that vLLM's kernels are built with at run time"
+refresh_packages
+install_packages python3 python3-venv python3-dev build-essential
+
+log "Installing vLLM ${VLLM_VERSION} into ${VLLM_HOME}"
+python3 -m venv "$VLLM_HOME"
+retry "${VLLM_HOME}/bin/pip" install --upgrade pip || die "the Python package index cannot be reached"
+retry "${VLLM_HOME}/bin/pip" install "vllm==${VLLM_VERSION}" || die "vLLM ${VLLM_VERSION} could not be installed"
+
+clean_packages
+log "The vLLM layer is ready"
+"${VLLM_HOME}/bin/vllm" --version
