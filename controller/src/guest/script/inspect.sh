@@ -1,0 +1,52 @@
+# All facts in one look. Free text is base64.
+say init "$(init_state)"
+if has_default_route; then say default_route 1; fi
+if has_name_server; then say resolves 1; fi
+if [ -f "$R/etc/os-release" ]; then sed -n 's/^PRETTY_NAME=//p' "$R/etc/os-release" | say64 os; fi
+
+if [ -d "$MINE" ]; then
+  say state 1
+  if [ -f "$MINE/personalised" ]; then say personalised 1; fi
+  phase=$(setup_phase)
+  if [ "$phase" != none ] && [ "$phase" != prepared ]; then
+    say setup.hash "$(cat "$SETUP/hash")"
+    say setup.attempt "$(cat "$SETUP/attempt")"
+    read -r _ _ at <"$SETUP/started"
+    say setup.started "$at"
+    say setup.phase "$phase"
+    tail -c 16384 "$SETUP/log" 2>/dev/null | say64 setup.tail
+  fi
+fi
+
+if [ -f "$UNIT_FILE" ]; then
+  say vllm.unit_hash "$(sed -n 's/^ArgsHash=//p' "$UNIT_FILE")"
+  if [ -x "$R$(sed -n 's/^Executable=//p' "$UNIT_FILE")" ]; then say vllm.executable 1; fi
+  if has_systemd; then
+    shown='-p ActiveState -p SubState -p NRestarts -p MainPID -p ExecMainCode -p ExecMainStatus -p ActiveEnterTimestamp'
+    # shellcheck disable=SC2086
+    show=$(limited 10 systemctl show --timestamp=unix $shown "$UNIT" 2>/dev/null) ||
+      show=$(limited 10 systemctl show $shown "$UNIT" 2>/dev/null)
+    printf '%s\n' "$show" | sed -n 's/^\([A-Za-z]*=\)/vllm.show.\1/p'
+    pid=$(printf '%s\n' "$show" | sed -n 's/^MainPID=//p')
+    if [ "${pid:-0}" -gt 0 ] && [ -r "/proc/$pid/environ" ]; then
+      say vllm.running_hash "$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^PHOENIX_ARGS_HASH=//p')"
+    fi
+    limited 10 journalctl -u "$UNIT" -n 80 -o cat --no-pager 2>/dev/null | tail -c 12288 | say64 vllm.journal
+  fi
+fi
+
+if [ -f "$R/proc/driver/nvidia/version" ]; then head -c 1024 "$R/proc/driver/nvidia/version" | say64 host_driver; fi
+for f in "$R"/proc/driver/nvidia/gpus/*/information; do
+  if [ -f "$f" ]; then
+    address=${f%/information}
+    say minor "${address##*/} $(sed -n 's/^Device Minor:[[:space:]]*//p' "$f")"
+  fi
+done
+if have nvidia-smi; then
+  if gpus=$(limited 20 nvidia-smi --query-gpu=uuid,pci.bus_id,memory.total,driver_version,name --format=csv,noheader,nounits 2>&1); then
+    printf '%s\n' "$gpus" | sed 's/^/gpu=/'
+  else
+    printf '%s' "$gpus" | head -c 1024 | say64 nvidia_error
+  fi
+fi
+say end 1

@@ -1,0 +1,135 @@
+# What all scripts share. R is the root of the file system (empty but in tests), KEY names our state in this guest.
+STATE=$R/var/lib/phoenix
+MINE=$STATE/$KEY
+SETUP=$MINE/setup
+UNIT=phoenix-vllm.service
+UNIT_FILE=$R/etc/systemd/system/$UNIT
+ENV_FILE=$R/etc/phoenix/vllm.env
+LOCK=$R/run/phoenix.lock
+
+have() { command -v "$1" >/dev/null 2>&1; }
+say() { printf '%s=%s\n' "$1" "$2"; }
+say64() { printf '%s=' "$1"; base64 | tr -d '\n'; echo; }
+die() { echo "$*"; exit 1; }
+
+# limited SECONDS COMMAND…: no command that talks to a daemon or a driver may hang the console.
+limited() {
+  if have timeout; then timeout "$@"; else shift; "$@"; fi
+}
+
+has_systemd() {
+  if [ -d "$R/run/systemd/system" ]; then return 0; fi
+  have systemctl || return 1
+  case $(limited 10 systemctl is-system-running 2>/dev/null) in
+    initializing|starting|running|degraded|maintenance|stopping) return 0 ;;
+  esac
+  return 1
+}
+
+# The start time of a process, which together with its number names it.
+started_at() {
+  s=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+  s=${s##*) }
+  # shellcheck disable=SC2086
+  set -- $s
+  shift 19
+  echo "$1"
+}
+
+is_alive() { [ -n "$1" ] && [ -n "$2" ] && [ "$(started_at "$1")" = "$2" ]; }
+
+# One session at a time. The loop's own process holds it, so that it passes to whoever takes over the loop.
+take_lock() {
+  mkdir -p "$R/run"
+  mine="$$ $(started_at $$)"
+  for try in 1 2; do
+    if (set -C; echo "$mine" >"$LOCK") 2>/dev/null; then return 0; fi
+    read -r pid start <"$LOCK" 2>/dev/null
+    if [ "$pid $start" = "$mine" ]; then return 0; fi
+    if is_alive "$pid" "$start"; then
+      echo "process $pid"
+      exit 75
+    fi
+    rm -f "$LOCK"
+  done
+  die "cannot take $LOCK"
+}
+
+# place SLOT PATH MODE SHA256: a file that came along, whole or not at all.
+place() {
+  eval "v=\$f$1"
+  # shellcheck disable=SC2154
+  (umask 077; printf %s "$v" | base64 -d >"$2.new") || die "cannot write $2"
+  sum=$(sha256sum <"$2.new")
+  if [ "${sum%% *}" != "$4" ]; then
+    rm -f "$2.new"
+    die "$2 arrived damaged"
+  fi
+  chmod "$3" "$2.new" && mv -f "$2.new" "$2" || die "cannot write $2"
+}
+
+# State under another key came with a clone.
+forget_others() {
+  for d in "$STATE"/* "$STATE"/.[!.]*; do
+    if [ "$d" != "$MINE" ] && [ -e "$d" ]; then rm -rf "$d"; fi
+  done
+  (umask 077; mkdir -p "$MINE") || die "cannot make $MINE"
+}
+
+# The first word is what the run is at: none, prepared, running, lost, or a result.
+setup_phase() {
+  if [ ! -d "$SETUP" ]; then echo none
+  elif [ -f "$SETUP/result" ]; then cat "$SETUP/result"
+  elif [ ! -f "$SETUP/started" ]; then echo prepared
+  else
+    read -r pid start at <"$SETUP/started"
+    if is_alive "$pid" "$start"; then cat "$SETUP/phase" 2>/dev/null || echo running
+    # It may have ended between the two looks.
+    elif [ -f "$SETUP/result" ]; then cat "$SETUP/result"
+    else echo lost
+    fi
+  fi
+}
+
+setup_is_running() {
+  case $(setup_phase) in running*|verifying*) return 0 ;; esac
+  return 1
+}
+
+init_state() {
+  if has_systemd; then
+    s=$(limited 10 systemctl is-system-running 2>/dev/null)
+    echo "${s:-unknown}"
+  else
+    echo none
+  fi
+}
+
+has_default_route() {
+  if have ip; then
+    { ip -4 route show; ip -6 route show; } 2>/dev/null | grep -q '^default'
+  else
+    while read -r _ to _ _ _ _ _ mask _; do
+      if [ "$to" = 00000000 ] && [ "$mask" = 00000000 ]; then return 0; fi
+    done <"$R/proc/net/route"
+    return 1
+  fi
+}
+
+has_name_server() {
+  grep -q '^[[:space:]]*nameserver[[:space:]]' "$R/etc/resolv.conf" 2>/dev/null
+}
+
+# wait_for SECONDS COMMAND…: until it succeeds, the time is over, or somebody else joins the console.
+wait_for() {
+  W=
+  trap 'W=1' WINCH
+  over=$(($(date +%s) + $1))
+  shift
+  tries=0
+  while ! "$@"; do
+    if [ -n "$W" ] || [ "$(date +%s)" -ge "$over" ]; then return 1; fi
+    tries=$((tries + 1))
+    if [ $tries -gt 50 ]; then sleep 1; else sleep 0.2 2>/dev/null || sleep 1; fi
+  done
+}

@@ -1,0 +1,364 @@
+//! A shell session of our own over a shared terminal: scripts in, exit status and output out, each carried out exactly once.
+//!
+//! How: the fresh session's shell is replaced by a loop that reads lines without echo and evaluates those that are complete. A line
+//! carries its length, so that a half line, or what a human types, does nothing; the connection's nonce, so that lines of an
+//! earlier connection to the same loop are void; and a number, so that a repeated line is acknowledged and not repeated. Lines stay
+//! far below the 4095 bytes beyond which a terminal loses them, and only a few are under way at a time. A script
+//! arrives in pieces, is checked against its digest, and runs in a subshell; its output comes back as base64 between
+//! two lines that carry the nonce and its length. Works in bash, dash and busybox ash.
+//!
+//! Not here: what the scripts do, and what their output means.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout_at};
+
+use super::error::GuestError;
+use super::greeting::{MARK, Verdict, give_up, judge};
+use super::stream::Lines;
+use super::terminal::{Terminal, TerminalError};
+
+/// How long to wait for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// For a session to show whose it is.
+    pub(super) patience: Duration,
+    /// How long a prompt must stand still before it counts.
+    pub(super) settle: Duration,
+    /// For an acknowledgement, before the line is sent again.
+    pub(super) resend: Duration,
+    /// For an answer that needs no work in the guest.
+    pub(super) answer: Duration,
+}
+
+impl Timing {
+    /// For hosts as they are, slow ones included.
+    pub(super) const PRODUCTION: Self = Self {
+        patience: Duration::from_secs(10),
+        settle: Duration::from_millis(150),
+        resend: Duration::from_secs(4),
+        answer: Duration::from_secs(20),
+    };
+}
+
+/// What a script left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Output {
+    pub(super) exit: i32,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The bytes of base64 in one line.
+const CHUNK: usize = 800;
+/// How many lines may be unacknowledged: together less than a terminal's input buffer.
+const WINDOW: usize = 3;
+/// How many files a script can take along.
+pub(super) const SLOTS: usize = 4;
+/// Discards what was typed of an unfinished line, and ends it in any case.
+const DISCARD_LINE: &[u8] = b"\x15\n";
+const READY: &str = "phoenix-ready";
+
+/// Turns the shell at a fresh prompt into our loop. A bash that is older than the connection's patience declines: it was not fresh.
+/// The words that are waited for are put together at run time, so that the echo of this line contains none of them.
+const TAKE_OVER: &str = concat!(
+    r#" [ "${SECONDS:-0}" -lt 120 ] && exec sh -c 'stty -echo || exit 1;unset HISTFILE;P=phoenix;"#,
+    r#"trap "W=1;echo $P-loop-1" WINCH;echo $P-ready;q=0;while [ $q -lt 9999 ];do "#,
+    r#"if read -r n l d;then q=0;case $n in exit)exit;;x)[ "${#d}" = "$l" ]&&eval "$d";;esac;else q=$((q+1));fi;done'"#,
+    "\n"
+);
+
+/// What the loop needs to know before it takes work. `g` admits a line once and in order; `r` runs what was gathered in `c`.
+const HELLO: [&str; 3] = [
+    r#"c=;f1=;f2=;f3=;f4=;export HOME="${HOME:-/root}" USER=root LOGNAME=root LC_ALL=C TERM=dumb PATH="${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; cd /"#,
+    r#"g(){ [ "$1" = "$N" ]||return 1;if [ "$2" -le "$S" ];then echo "K$2-$N";return 1;fi;[ "$2" = $((S+1)) ]||return 1;S=$2;}"#,
+    concat!(
+        r#"r(){ echo "B$1-$N";h=$(printf %s "$c"|sha256sum);if [ "${h%% *}" = "$2" ];then "#,
+        r#"o=$({ (eval "$(printf %s "$c"|base64 -d)") </dev/null 2>&1;echo "=$?";}|base64);else o=;fi;"#,
+        r#"c=;f1=;f2=;f3=;f4=;printf '%s\n' "$o";echo "E$1-$N ${#o}";o=;}"#
+    ),
+];
+
+/// A session that is ours.
+pub(super) struct Shell<T> {
+    terminal: T,
+    lines: Lines,
+    timing: Timing,
+    nonce: String,
+    sequence: u32,
+}
+
+impl<T: Terminal> Shell<T> {
+    /// Finds out whose session the terminal shows and makes it ours, or touches nothing.
+    pub(super) async fn open(mut terminal: T, timing: Timing) -> Result<Self, GuestError> {
+        const DURING: &str = "looking whose session it is";
+        terminal.resize(200, 50).await.map_err(|error| lost(DURING, &error))?;
+        let verdict = greet(&mut terminal, timing).await?;
+        let nonce = hex::encode(rand::random::<[u8; 6]>());
+        let mut shell = Self { terminal, lines: Lines::new(), timing, nonce, sequence: 0 };
+        match verdict {
+            Verdict::Fresh => shell.take_over().await?,
+            Verdict::OurLoop => shell.send(DISCARD_LINE, DURING).await?,
+            Verdict::Foreign(what) => return Err(GuestError::ConsoleBusy { what: what.to_owned() }),
+            Verdict::NoShell(said) => return Err(GuestError::Lost { during: DURING, cause: said }),
+            Verdict::Silent | Verdict::Unclear => {
+                return Err(GuestError::ConsoleBusy { what: give_up(&verdict).to_owned() });
+            }
+        }
+        shell.hello().await?;
+        Ok(shell)
+    }
+
+    async fn take_over(&mut self) -> Result<(), GuestError> {
+        const DURING: &str = "starting the operator's loop";
+        self.send(TAKE_OVER.as_bytes(), DURING).await?;
+        let deadline = Instant::now() + self.timing.answer;
+        loop {
+            match self.line(deadline, DURING).await? {
+                Some(line) if line == READY => return Ok(()),
+                Some(_) => {}
+                None => {
+                    return Err(GuestError::ConsoleBusy {
+                        what: "its shell did not let itself be replaced; it is older than this connection, or not a POSIX shell"
+                            .to_owned(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Introduces this connection to the loop. All of it may be repeated.
+    async fn hello(&mut self) -> Result<(), GuestError> {
+        const DURING: &str = "talking to the operator's loop";
+        let greeting = format!("N={nonce};S=0;echo \"H-$N\"", nonce = self.nonce);
+        let answer = format!("H-{}", self.nonce);
+        for _ in 0..3 {
+            let mut text = String::new();
+            for body in HELLO.into_iter().chain([greeting.as_str()]) {
+                text.push_str(&frame(body));
+            }
+            self.send(text.as_bytes(), DURING).await?;
+            let deadline = Instant::now() + self.timing.resend;
+            while let Some(line) = self.line(deadline, DURING).await? {
+                if line == answer {
+                    return Ok(());
+                }
+            }
+            self.send(DISCARD_LINE, DURING).await?;
+        }
+        Err(GuestError::Timeout { during: DURING, after: self.timing.resend * 3 })
+    }
+
+    /// Runs a script with its files in the variables `f1` … (as base64) and returns what it printed and its status. Nothing of it
+    /// runs before all has arrived unharmed.
+    pub(super) async fn run(
+        &mut self,
+        script: &str,
+        files: &[&[u8]],
+        during: &'static str,
+        limit: Duration,
+    ) -> Result<Output, GuestError> {
+        debug_assert!(files.len() <= SLOTS, "more files than slots");
+        let code = BASE64.encode(script);
+        let mut bodies = pieces("c", &code);
+        for (index, file) in files.iter().enumerate() {
+            bodies.extend(pieces(&format!("f{}", index + 1), &BASE64.encode(file)));
+        }
+        self.deliver(&bodies, during).await?;
+
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let digest = hex::encode(Sha256::digest(code.as_bytes()));
+        let line = frame(&format!("g {} {sequence}&&r {sequence} {digest}", self.nonce));
+        self.start(&line, sequence, during).await?;
+        self.collect(sequence, during, limit).await
+    }
+
+    /// Sends lines in order, a few ahead of their acknowledgements.
+    async fn deliver(&mut self, bodies: &[String], during: &'static str) -> Result<(), GuestError> {
+        let first = self.sequence + 1;
+        let lines: Vec<String> = (first..)
+            .zip(bodies)
+            .map(|(number, body)| frame(&format!("g {n} {number}&&{{ {body};echo \"K{number}-$N\";}}", n = self.nonce)))
+            .collect();
+        let (mut sent, mut acknowledged, mut silent) = (0, 0, 0);
+        while acknowledged < lines.len() {
+            if sent < lines.len() && sent - acknowledged < WINDOW {
+                self.send(lines[sent].as_bytes(), during).await?;
+                sent += 1;
+                continue;
+            }
+            match self.line(Instant::now() + self.timing.resend, during).await? {
+                Some(line) => {
+                    if let Some(number) = self.numbered('K', &line) {
+                        let upto = number.saturating_sub(first - 1) as usize;
+                        if upto > acknowledged && upto <= lines.len() {
+                            (acknowledged, silent) = (upto, 0);
+                            self.sequence = number;
+                        }
+                    }
+                }
+                None => {
+                    silent += 1;
+                    self.resend(&lines[acknowledged], silent, during).await?;
+                    sent = acknowledged + 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the line that starts a script until the loop says that it began.
+    async fn start(&mut self, line: &str, sequence: u32, during: &'static str) -> Result<(), GuestError> {
+        self.send(line.as_bytes(), during).await?;
+        let mut silent = 0;
+        loop {
+            match self.line(Instant::now() + self.timing.resend, during).await? {
+                Some(answer) if self.numbered('B', &answer) == Some(sequence) => return Ok(()),
+                Some(answer) if self.numbered('K', &answer) == Some(sequence) => {
+                    return Err(protocol(during, "the script ran, but its output did not arrive"));
+                }
+                Some(_) => {}
+                None => {
+                    silent += 1;
+                    self.resend(line, silent, during).await?;
+                }
+            }
+        }
+    }
+
+    async fn resend(&mut self, line: &str, silent: u32, during: &'static str) -> Result<(), GuestError> {
+        if silent > 4 {
+            return Err(GuestError::Timeout { during, after: self.timing.resend * silent });
+        }
+        self.send(DISCARD_LINE, during).await?;
+        self.send(line.as_bytes(), during).await
+    }
+
+    /// Reads a script's output up to the line that ends it.
+    async fn collect(&mut self, sequence: u32, during: &'static str, limit: Duration) -> Result<Output, GuestError> {
+        let limit = limit + self.timing.answer;
+        let deadline = Instant::now() + limit;
+        let mut encoded = String::new();
+        loop {
+            let Some(line) = self.line(deadline, during).await? else {
+                return Err(GuestError::Timeout { during, after: limit });
+            };
+            if let Some((head, length)) = line.split_once(' ')
+                && self.numbered('E', head) == Some(sequence)
+            {
+                let length: usize = length.trim().parse().map_err(|_| protocol(during, "no length at the end"))?;
+                return decode(encoded.trim_end_matches('\n'), length, during);
+            }
+            if line != MARK && line.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=')) {
+                let _ = writeln!(encoded, "{line}");
+            }
+        }
+    }
+
+    /// The number in an answer of that kind to this connection.
+    fn numbered(&self, kind: char, line: &str) -> Option<u32> {
+        let (number, nonce) = line.strip_prefix(kind)?.split_once('-')?;
+        (nonce == self.nonce).then(|| number.parse().ok())?
+    }
+
+    /// Ends the session, so that the next connection finds a new one. Nothing depends on it.
+    pub(super) async fn close(mut self) {
+        if self.terminal.send(b"\x15\nexit\n").await.is_err() {
+            return;
+        }
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while let Ok(Ok(Some(_))) = timeout_at(deadline, self.terminal.recv()).await {}
+    }
+
+    async fn send(&mut self, bytes: &[u8], during: &'static str) -> Result<(), GuestError> {
+        self.terminal.send(bytes).await.map_err(|error| lost(during, &error))
+    }
+
+    /// The next line, or `None` when there was none before the deadline.
+    async fn line(&mut self, deadline: Instant, during: &'static str) -> Result<Option<String>, GuestError> {
+        loop {
+            if let Some(line) = self.lines.next_line() {
+                return Ok(Some(line));
+            }
+            match timeout_at(deadline, self.terminal.recv()).await {
+                Err(_) => return Ok(None),
+                Ok(Ok(Some(bytes))) => self.lines.push(&bytes),
+                Ok(Ok(None)) => {
+                    return Err(GuestError::Lost { during, cause: "the session has ended".to_owned() });
+                }
+                Ok(Err(error)) => return Err(lost(during, &error)),
+            }
+        }
+    }
+}
+
+/// Watches a session until it is clear whose it is, at most for the patience.
+async fn greet<T: Terminal>(terminal: &mut T, timing: Timing) -> Result<Verdict, GuestError> {
+    const DURING: &str = "looking whose session it is";
+    let end = Instant::now() + timing.patience;
+    let mut seen = Vec::new();
+    loop {
+        let verdict = judge(&seen);
+        let deadline = match verdict {
+            Verdict::Silent | Verdict::Unclear => end,
+            Verdict::Fresh => (Instant::now() + timing.settle).min(end),
+            _ => return Ok(verdict),
+        };
+        match timeout_at(deadline, terminal.recv()).await {
+            Err(_) => return Ok(verdict),
+            Ok(Ok(Some(bytes))) => seen.extend_from_slice(&bytes),
+            Ok(Ok(None)) => {
+                return Err(GuestError::Lost { during: DURING, cause: "the session ended at once".to_owned() });
+            }
+            Ok(Err(error)) => return Err(lost(DURING, &error)),
+        }
+        // A program that prints for ever must not fill our memory; whose it is stands at the beginning.
+        seen.truncate(16 * 1024);
+    }
+}
+
+/// A line for the loop: it is evaluated only if it arrives with this length.
+fn frame(body: &str) -> String {
+    format!("x {} {body}\n", body.len())
+}
+
+/// The assignments that put together a long value.
+fn pieces(variable: &str, value: &str) -> Vec<String> {
+    value
+        .as_bytes()
+        .chunks(CHUNK)
+        .map(|chunk| format!("{variable}=${{{variable}}}{}", String::from_utf8_lossy(chunk)))
+        .collect()
+}
+
+fn decode(encoded: &str, length: usize, during: &'static str) -> Result<Output, GuestError> {
+    if encoded.len() != length {
+        return Err(protocol(during, "the output arrived damaged"));
+    }
+    if length == 0 {
+        return Err(protocol(during, "the script arrived damaged and did not run"));
+    }
+    let joined: String = encoded.lines().collect();
+    let mut bytes = BASE64.decode(joined).map_err(|_| protocol(during, "the output is not base64"))?;
+    let status = bytes
+        .iter()
+        .rposition(|byte| *byte == b'=')
+        .and_then(|at| Some((at, std::str::from_utf8(&bytes[at + 1..]).ok()?.trim().parse().ok()?)));
+    let Some((at, exit)) = status else {
+        return Err(protocol(during, "no exit status"));
+    };
+    bytes.truncate(at);
+    Ok(Output { exit, bytes })
+}
+
+fn lost(during: &'static str, error: &TerminalError) -> GuestError {
+    GuestError::Lost { during, cause: error.to_string() }
+}
+
+fn protocol(during: &'static str, detail: &str) -> GuestError {
+    GuestError::Protocol { during, detail: detail.to_owned() }
+}
