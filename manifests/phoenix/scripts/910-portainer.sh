@@ -7,7 +7,7 @@ set -euo pipefail
 # shellcheck source=/dev/null
 . /usr/local/lib/phoenix/layer.sh
 
-readonly PORTAINER_IMAGE=portainer/portainer-ce:2.39.3
+readonly PORTAINER_IMAGE=portainer/portainer-ce:2.39.6
 readonly PORTAINER_STATUS=https://127.0.0.1:9443/api/system/status
 
 log "Starting ${PORTAINER_IMAGE}"
