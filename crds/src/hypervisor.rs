@@ -1,0 +1,397 @@
+//! `Hypervisor`: the connection to one Proxmox VE host or cluster, and what was found there.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::duration::Duration;
+use crate::quantity::Quantity;
+use crate::schema;
+
+/// The connection to one Proxmox VE host or cluster, and its inventory.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "phoenix-hypervisor.io",
+    version = "v1alpha1",
+    kind = "Hypervisor",
+    plural = "hypervisors",
+    shortname = "hv",
+    category = "phoenix",
+    doc = "The connection to one Proxmox VE host or cluster, and its inventory.",
+    status = "HypervisorStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.display.nodes"),
+    printcolumn(name = "GPUs", type_ = "string", json_path = ".status.display.gpus"),
+    printcolumn(
+        name = "Containers",
+        type_ = "string",
+        json_path = ".status.display.containers"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct HypervisorSpec {
+    /// Addresses of the API, such as `https://pve1.lan:8006`, of one host or of the nodes of one cluster. Tried in turn.
+    #[schemars(
+        length(min = 1, max = 32),
+        inner(length(min = 9, max = 512), regex(pattern = r"^https://[^\s/?#@]+/?$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub endpoints: Vec<String>,
+
+    /// Which certificates to trust. Left out: those that the system trusts. There is no switch to trust any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+
+    /// Name of a Secret in the operator's own namespace: `tokenId` and `tokenSecret`; optionally `password` of the token's
+    /// user and `rootPassword` of root@pam.
+    #[schemars(length(min = 1, max = 253))]
+    pub credentials_secret: String,
+
+    /// The namespaces whose objects may use this Hypervisor, by their labels. Left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub allowed_namespaces: Option<LabelSelector>,
+
+    /// What objects get that leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<Defaults>,
+
+    /// The VMIDs that objects may ask for or are given. Left out: any may be asked for, and none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmid_range: Option<VmidRange>,
+
+    /// Who this operator is in the marks that it leaves on containers. Left out: the uid of namespace kube-system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    )]
+    pub instance: Option<String>,
+
+    /// How the operator reaches what runs inside containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
+
+    /// How often Proxmox is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polling: Option<Polling>,
+}
+
+impl HypervisorSpec {
+    /// How often the whole fleet is polled.
+    pub fn poll_interval(&self) -> Duration {
+        self.polling
+            .as_ref()
+            .and_then(|polling| polling.interval)
+            .unwrap_or(Duration::from_secs(10))
+    }
+
+    /// How often each container's configuration is compared with its spec.
+    pub fn drift_interval(&self) -> Duration {
+        self.polling
+            .as_ref()
+            .and_then(|polling| polling.drift)
+            .unwrap_or(Duration::from_mins(10))
+    }
+}
+
+/// Which certificates of the API to trust.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// Certificates of the authorities to trust, as PEM. Proxmox's own is `/etc/pve/pve-root-ca.pem`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65_536))]
+    pub ca_bundle: Option<String>,
+
+    /// SHA-256 fingerprints of certificates to trust, such as `AB:CD:…`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(
+            length(min = 64, max = 95),
+            regex(pattern = r"^[0-9a-fA-F]{2}(:?[0-9a-fA-F]{2}){31}$")
+        )
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub fingerprints: Vec<String>,
+}
+
+/// What objects get that leave it out.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Defaults {
+    /// The node to create on. Left out: the only node, or else objects have to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$")
+    )]
+    pub node: Option<String>,
+
+    /// The storage for root file systems.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 2, max = 63),
+        regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]$")
+    )]
+    pub storage: Option<String>,
+
+    /// The bridge for network interfaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-zA-Z0-9_.-]+$"))]
+    pub bridge: Option<String>,
+
+    /// The IPv4 gateway for static addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 7, max = 15),
+        regex(pattern = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")
+    )]
+    pub gateway: Option<String>,
+
+    /// The name servers, at most 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 3),
+        inner(length(min = 2, max = 45), regex(pattern = r"^[0-9a-fA-F:.]+$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub nameservers: Vec<String>,
+}
+
+/// A range of VMIDs, both ends included.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct VmidRange {
+    /// The first VMID, 100 to 999999999.
+    #[schemars(range(min = 100, max = 999_999_999))]
+    pub start: i64,
+    /// The last VMID, 100 to 999999999.
+    #[schemars(range(min = 100, max = 999_999_999))]
+    pub end: i64,
+}
+
+impl VmidRange {
+    /// Whether a VMID is within the range.
+    pub fn contains(self, vmid: i64) -> bool {
+        (self.start..=self.end).contains(&vmid)
+    }
+}
+
+/// How the operator reaches what runs inside containers.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Guest {
+    /// Proxy for probes to containers without a route from here, such as `socks5://pve1.lan:1080` or `http://…`. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 8, max = 512),
+        regex(pattern = r"^(socks5|socks5h|http|https)://[^\s/?#@]+/?$")
+    )]
+    pub proxy: Option<String>,
+}
+
+/// How often Proxmox is asked.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Polling {
+    /// How often the whole fleet is polled, in one call. Default: `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// How often each container's configuration is compared with its spec. Default: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Duration>,
+}
+
+/// What was found at a Hypervisor.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HypervisorStatus {
+    /// The generation of the spec that this status speaks of; -1 until the first one was evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1, max = 9_007_199_254_740_991_i64))]
+    pub observed_generation: Option<i64>,
+
+    /// Proxmox VE's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub version: Option<String>,
+
+    /// Which Proxmox this is. Nothing is changed at another one behind the same address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+
+    /// The nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub nodes: Vec<NodeStatus>,
+
+    /// The storages, per node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into(), "name".into()]))]
+    pub storages: Vec<StorageStatus>,
+
+    /// The GPUs, per node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into(), "index".into()]))]
+    pub gpus: Vec<HostGpuStatus>,
+
+    /// Privileges that the token lacks, each with its path, such as `/vms: VM.Clone`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), inner(length(max = 256)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub missing_privileges: Vec<String>,
+
+    /// Texts for kubectl's columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<HypervisorDisplay>,
+
+    /// What holds and what doesn't, `Ready` first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Which Proxmox this is.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// SHA-256 fingerprint of the cluster's own certificate authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub ca_fingerprint: Option<String>,
+    /// The names of the nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub node_names: Vec<String>,
+}
+
+/// A node of a Proxmox cluster.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// The node's name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Whether the cluster sees it.
+    pub online: bool,
+    /// Number of CPU cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub cores: Option<i64>,
+    /// Memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
+    /// When it was booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub booted_at: Option<Time>,
+}
+
+/// A storage, as one node sees it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageStatus {
+    /// The node's name.
+    #[schemars(length(max = 63))]
+    pub node: String,
+    /// The storage's name.
+    #[schemars(length(max = 128))]
+    pub name: String,
+    /// Proxmox's type of the storage, such as `zfspool`.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub type_: Option<String>,
+    /// Whether templates on it can be cloned without a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linked_clones: Option<bool>,
+    /// Its whole size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<Quantity>,
+}
+
+/// A GPU of a node.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HostGpuStatus {
+    /// The node's name.
+    #[schemars(length(max = 63))]
+    pub node: String,
+    /// The GPU's index: the number in `/dev/nvidia<index>`.
+    #[schemars(range(min = 0, max = 255))]
+    pub index: i64,
+    /// Its address on the PCI bus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub pci_address: Option<String>,
+    /// The model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub name: Option<String>,
+    /// Its identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub uuid: Option<String>,
+    /// Its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
+    /// The version of the NVIDIA driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub driver: Option<String>,
+    /// Whether it is held `Shared` or `Exclusive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub sharing: Option<String>,
+    /// Who holds it, as `Kind namespace/name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 400)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub held_by: Vec<String>,
+}
+
+/// Texts for kubectl's columns, which can neither count nor format.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HypervisorDisplay {
+    /// The nodes that are online, of all, such as `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub nodes: Option<String>,
+    /// The number of GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub gpus: Option<String>,
+    /// The number of containers that belong to objects here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub containers: Option<String>,
+}
