@@ -6,7 +6,8 @@
 
 use crate::{
     Credentials, Error, ErrorKind,
-    transport::{Answer, As, Call, Transport, escape},
+    call::{As, Call, escape},
+    transport::{Answer, Transport},
     wire,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -119,9 +120,8 @@ impl Auth {
 
     /// Sends a call on behalf of whom it names.
     pub(crate) async fn send(&self, transport: &Transport, call: &Call) -> Result<Answer, Error> {
-        let login = match self.login_of(call)? {
-            None => return transport.send(call, &self.token).await,
-            Some(login) => login,
+        let Some(login) = self.login_of(call)? else {
+            return transport.send(call, &self.token).await;
         };
         let ticket = login.ticket(transport, None).await?;
         match transport.send(call, ticket.headers(call)).await {

@@ -1,10 +1,7 @@
 //! The client: what it is made of, and the three ways in which endpoints use it.
 
 use crate::{
-    Console, Error, ErrorKind, Trust, Upid,
-    auth::Auth,
-    console,
-    transport::{Call, Transport},
+    Console, Error, ErrorKind, Trust, Upid, auth::Auth, call::Call, console, transport::Transport,
 };
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;

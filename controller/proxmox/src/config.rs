@@ -23,7 +23,7 @@ impl<'de> Deserialize<'de> for CtConfig {
             match (key.as_str(), &value) {
                 ("digest", _) => config.digest = wire::as_text(&value).unwrap_or_default(),
                 ("lxc", Value::Array(lines)) => {
-                    config.raw_lxc = lines.iter().filter_map(raw_line).collect()
+                    config.raw_lxc = lines.iter().filter_map(raw_line).collect();
                 }
                 _ => {
                     if let Some(text) = wire::as_text(&value) {

@@ -6,9 +6,10 @@
 
 use crate::{
     Error, ErrorKind,
+    call::{As, Call, escape},
     client::{Inner, unreadable},
     endpoints::container::path,
-    transport::{As, Call, chain, escape},
+    envelope::chain,
     trust::refused_certificate,
     wire,
 };
@@ -134,12 +135,14 @@ async fn open_as(client: &Inner, node: &str, vmid: u32, by: As) -> Result<Openin
     let limits = WebSocketConfig::default()
         .max_message_size(Some(LARGEST_MESSAGE))
         .max_frame_size(Some(LARGEST_MESSAGE));
-    let connecting = connect_async_tls_with_config(
+    // Boxed: the handshake's state is large, and every future that opens a console would be.
+    let tls = Connector::Rustls(client.transport.tls());
+    let connecting = Box::pin(connect_async_tls_with_config(
         request,
         Some(limits),
         true,
-        Some(Connector::Rustls(client.transport.tls())),
-    );
+        Some(tls),
+    ));
     let within = client.transport.timeouts().connect + OPENING;
     let opening = async {
         let (mut socket, _) = connecting.await.map_err(|e| not_joined(&join, &e))?;

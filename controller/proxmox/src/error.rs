@@ -66,7 +66,7 @@ pub struct Error {
     /// The HTTP status, where there was an answer.
     pub status: Option<u16>,
     /// The reason phrase, where there was an answer.
-    pub reason: String,
+    pub reason: Box<str>,
     /// Proxmox's own text, or what happened to the connection.
     pub message: String,
     /// Parameters that were refused, each with Proxmox's text.
@@ -96,7 +96,7 @@ impl Error {
             endpoint,
             method,
             status: None,
-            reason: String::new(),
+            reason: Box::default(),
             message: message.into(),
             errors: BTreeMap::new(),
         }
@@ -122,7 +122,7 @@ impl Error {
             endpoint,
             method,
             status: Some(status),
-            reason,
+            reason: reason.into(),
             message,
             errors,
         }

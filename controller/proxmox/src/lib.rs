@@ -8,11 +8,13 @@
 //! knows nothing of Kubernetes.
 
 mod auth;
+mod call;
 mod classify;
 mod client;
 mod config;
 mod console;
 mod endpoints;
+mod envelope;
 mod error;
 mod params;
 mod property;

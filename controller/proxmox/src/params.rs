@@ -12,6 +12,10 @@ impl Params {
 
     /// Sets a parameter. Booleans are to be given as `1` and `0`: Proxmox refuses anything else.
     #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "numbers and texts are given alike, without a borrow at every call"
+    )]
     pub fn set(mut self, key: impl Into<String>, value: impl ToString) -> Self {
         self.put(key.into(), value.to_string());
         self

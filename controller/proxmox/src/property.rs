@@ -57,6 +57,10 @@ impl PropertyString {
     }
 
     /// Sets a key: in place where it is there, at the end (the default key: at the front, without its name) where it is not.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "numbers and texts are given alike, without a borrow at every call"
+    )]
     pub fn set(&mut self, key: &str, value: impl ToString) -> &mut Self {
         let value = value.to_string();
         if let Some(entry) = self

@@ -3,12 +3,15 @@
 //! A call that was never sent goes to the next endpoint. A read whose connection broke is sent once more. A write that may
 //! have arrived is never repeated: without an answer its outcome is [`ErrorKind::Unknown`]. Nothing else is retried here.
 
-use crate::{CallObserver, Error, ErrorKind, Params, Timeouts, trust::refused_certificate, wire};
+use crate::{
+    CallObserver, Error, ErrorKind, Timeouts,
+    call::Call,
+    envelope::{self, chain, reason_phrase},
+    trust::refused_certificate,
+};
 use http::HeaderMap;
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
-    error::Error as StdError,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,103 +24,6 @@ const POOL_IDLE: Duration = Duration::from_secs(4);
 const PASS_OVER: Duration = Duration::from_secs(30);
 /// The port of pveproxy, where an endpoint names none.
 const PORT: u16 = 8006;
-
-/// On whose behalf a call is made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum As {
-    /// The API token.
-    Token,
-    /// root@pam itself, by a login ticket.
-    Root,
-    /// The token's own user, by a login ticket.
-    Owner,
-}
-
-/// One call, not yet sent. It has no `Debug`: a login's form holds a password.
-pub(crate) struct Call {
-    pub(crate) method: &'static str,
-    pub(crate) template: &'static str,
-    pub(crate) path: String,
-    pub(crate) query: Vec<(&'static str, String)>,
-    pub(crate) form: Vec<(String, String)>,
-    pub(crate) by: As,
-}
-
-impl Call {
-    fn new(method: &'static str, template: &'static str, path: impl Into<String>) -> Self {
-        Self {
-            method,
-            template,
-            path: path.into(),
-            query: Vec::new(),
-            form: Vec::new(),
-            by: As::Token,
-        }
-    }
-
-    pub(crate) fn get(template: &'static str, path: impl Into<String>) -> Self {
-        Self::new("GET", template, path)
-    }
-
-    pub(crate) fn post(template: &'static str, path: impl Into<String>) -> Self {
-        Self::new("POST", template, path)
-    }
-
-    pub(crate) fn put(template: &'static str, path: impl Into<String>) -> Self {
-        Self::new("PUT", template, path)
-    }
-
-    pub(crate) fn delete(template: &'static str, path: impl Into<String>) -> Self {
-        Self::new("DELETE", template, path)
-    }
-
-    pub(crate) fn query(mut self, key: &'static str, value: impl ToString) -> Self {
-        self.query.push((key, value.to_string()));
-        self
-    }
-
-    pub(crate) fn query_opt(self, key: &'static str, value: Option<impl ToString>) -> Self {
-        match value {
-            Some(value) => self.query(key, value),
-            None => self,
-        }
-    }
-
-    pub(crate) fn form(mut self, params: &Params) -> Self {
-        self.form = params
-            .iter()
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect();
-        self
-    }
-
-    pub(crate) fn by(mut self, by: As) -> Self {
-        self.by = by;
-        self
-    }
-
-    fn is_read(&self) -> bool {
-        self.method == "GET"
-    }
-
-    pub(crate) fn fail(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error::local(kind, self.method, self.template, message)
-    }
-}
-
-/// Writes a text so that it is one segment of a path, one value of a query or cookie.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(char::from(byte))
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
 
 /// What an answer held, and which endpoint gave it.
 pub(crate) struct Answer {
@@ -368,7 +274,7 @@ impl Transport {
         };
         (
             status,
-            unwrap_envelope(call, status, reason, &body).map_err(Failure::Answer),
+            envelope::unwrap(call, status, reason, &body).map_err(Failure::Answer),
         )
     }
 
@@ -418,64 +324,6 @@ impl Endpoint {
     }
 }
 
-/// Proxmox's text stands in the reason phrase; hosts before 8.4 have it nowhere else.
-fn reason_phrase(response: &reqwest::Response) -> String {
-    match response.extensions().get::<hyper::ext::ReasonPhrase>() {
-        Some(reason) => String::from_utf8_lossy(reason.as_bytes()).into_owned(),
-        None => response
-            .status()
-            .canonical_reason()
-            .unwrap_or_default()
-            .to_owned(),
-    }
-}
-
-fn unwrap_envelope(call: &Call, status: u16, reason: String, body: &[u8]) -> Result<Value, Error> {
-    let envelope = serde_json::from_slice::<Value>(body).ok();
-    if status != 200 {
-        let message = envelope
-            .as_ref()
-            .and_then(|e| e.get("message"))
-            .and_then(wire::as_text);
-        let errors = envelope
-            .as_ref()
-            .and_then(|e| e.get("errors"))
-            .map(errors_of)
-            .unwrap_or_default();
-        return Err(Error::answered(
-            call.method,
-            call.template,
-            status,
-            reason,
-            message,
-            errors,
-        ));
-    }
-    match envelope {
-        Some(Value::Object(mut envelope)) if envelope.contains_key("data") => {
-            Ok(envelope.remove("data").unwrap_or_default())
-        }
-        _ => {
-            let mut error = call.fail(
-                ErrorKind::Other,
-                "the answer is not one of the Proxmox VE API",
-            );
-            error.status = Some(status);
-            Err(error)
-        }
-    }
-}
-
-fn errors_of(errors: &Value) -> BTreeMap<String, String> {
-    let Value::Object(errors) = errors else {
-        return BTreeMap::new();
-    };
-    errors
-        .iter()
-        .filter_map(|(key, text)| Some((key.clone(), wire::as_text(text)?.trim().to_owned())))
-        .collect()
-}
-
 /// Scheme, host and port of what somebody wrote as an endpoint.
 fn base_of(text: &str) -> Result<String, String> {
     let text = text.trim();
@@ -510,23 +358,4 @@ fn base_of(text: &str) -> Result<String, String> {
             PORT
         });
     Ok(format!("https://{host}:{port}"))
-}
-
-/// An error with everything behind it, in one line; an address that carries a ticket in its query is left out.
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut at = Some(error);
-    while let Some(error) = at {
-        let text = error.to_string();
-        if !texts.iter().any(|seen| seen.contains(&text)) {
-            texts.push(text);
-        }
-        at = error.source();
-    }
-    // The outermost text of reqwest names only the address.
-    if texts.len() > 1 {
-        texts.split_off(1).join(": ")
-    } else {
-        texts.join("")
-    }
 }

@@ -19,13 +19,14 @@ use sha2::{Digest, Sha256};
 use std::{error::Error as StdError, fmt, io, str::FromStr, sync::Arc};
 
 /// SHA-256 of a certificate.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Fingerprint([u8; 32]);
+// Boxed to keep errors, which carry one, small.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(Box<[u8; 32]>);
 
 impl Fingerprint {
     /// The fingerprint of a certificate in DER form.
     pub fn of(certificate: &[u8]) -> Self {
-        Self(Sha256::digest(certificate).into())
+        Self(Box::new(Sha256::digest(certificate).into()))
     }
 
     /// The fingerprints of the certificates in a PEM text.
@@ -39,7 +40,7 @@ impl Fingerprint {
 
 impl From<[u8; 32]> for Fingerprint {
     fn from(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(Box::new(bytes))
     }
 }
 
@@ -79,7 +80,7 @@ impl FromStr for Fingerprint {
         };
         let mut bytes = [0; 32];
         hex::decode_to_slice(digits, &mut bytes).map_err(|_| bad())?;
-        Ok(Self(bytes))
+        Ok(bytes.into())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the cluster says of itself: version, members, resources, privileges, free VMIDs.
 
-use crate::{Client, Error, ErrorKind, transport::Call, wire};
+use crate::{Client, Error, ErrorKind, call::Call, wire};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

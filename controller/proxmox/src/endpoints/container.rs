@@ -2,7 +2,7 @@
 
 use crate::{
     Client, CtConfig, Error, ErrorKind, Params, Upid,
-    transport::{As, Call, escape},
+    call::{As, Call, escape},
     wire,
 };
 use serde::{Deserialize, Deserializer};

@@ -2,7 +2,7 @@
 
 use crate::{
     Client, Error, Fingerprint,
-    transport::{Call, escape},
+    call::{Call, escape},
     wire,
 };
 use serde::Deserialize;

@@ -3,7 +3,7 @@
 use super::container::{path, template};
 use crate::{
     Client, Error, Params, Upid,
-    transport::{Call, escape},
+    call::{Call, escape},
     wire,
 };
 use serde::Deserialize;

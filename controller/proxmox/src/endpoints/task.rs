@@ -1,9 +1,9 @@
 //! Tasks: how one stands, what it wrote, which are running. Nothing here waits for one.
 
 use crate::{
-    Client, Error, ErrorKind, Upid, classify_task_exit,
-    transport::{Call, escape},
-    wire,
+    Client, Error, ErrorKind, Upid,
+    call::{Call, escape},
+    classify_task_exit, wire,
 };
 use serde::Deserialize;
 
