@@ -1,0 +1,55 @@
+//! The command line of `phoenix`.
+//!
+//! It decides what commands there are, what they print and how the process ends. It leaves out all they do: each command is a
+//! thin call into the module that does it, and no other module knows of this one.
+
+mod controller;
+mod crds;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Proxmox VE containers as Kubernetes objects: a hierarchy of templates, cloned into GPU, Docker and vLLM layers.
+#[derive(Parser, Debug)]
+#[command(name = "phoenix", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  phoenix crds | kubectl apply --server-side -f -
+          Install the kinds that the operator works with
+  phoenix controller
+          Run the operator against the current kubectl context
+  phoenix controller --leader-elect --log-format json
+          Run it as one of several replicas, as the chart does";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the operator
+    Controller(controller::Arguments),
+    /// Print the CustomResourceDefinitions, or write them as files
+    Crds(crds::Arguments),
+}
+
+/// Reads the command line and does what it says. Errors go to stderr, with their causes; what is asked for to stdout.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Controller(arguments) => controller::run(arguments),
+        Command::Crds(arguments) => crds::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by tracing: logging may be what failed, and not every command logs.
+            eprintln!("phoenix: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
