@@ -12,10 +12,10 @@ set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 read -ra helm <<<"${HELM:-helm}"
-mode=write
+checking=false
 case "${1:-}" in
     "") ;;
-    --check) mode=check ;;
+    --check) checking=true ;;
     *)
         echo "usage: $0 [--check]" >&2
         exit 2
@@ -49,7 +49,7 @@ done >"$made/manifests/install/crds.yaml"
         >"$made/manifests/install/operator.yaml"
 
 outputs=(charts/phoenix/crds manifests/install/crds.yaml manifests/install/operator.yaml)
-if [[ "$mode" == write ]]; then
+if [[ "$checking" == false ]]; then
     for output in "${outputs[@]}"; do
         rm -rf "${root:?}/$output"
         cp -R "$made/$output" "$output"
