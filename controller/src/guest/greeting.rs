@@ -11,6 +11,8 @@ use super::stream::Lines;
 
 /// What our loop prints when the window's size changes.
 pub(super) const MARK: &str = "phoenix-loop-1";
+/// What our loop prints when it begins.
+pub(super) const READY: &str = "phoenix-ready";
 
 /// The verdict on what a session has shown so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub(super) fn judge(seen: &[u8]) -> Verdict {
     stream.push(rest);
     let lines: Vec<String> = std::iter::from_fn(|| stream.next_line()).collect();
     let last = stream.rest();
-    if lines.iter().any(|line| line == MARK) {
+    if lines.iter().any(|line| line == MARK || line == READY) {
         return Verdict::OurLoop;
     }
     if lines.iter().any(|line| line.contains("dtach terminating") || line.contains("is not running")) {

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::GuestError;
-use super::greeting::{MARK, Verdict, give_up, judge};
+use super::greeting::{MARK, READY, Verdict, give_up, judge};
 use super::stream::Lines;
 use super::terminal::{Terminal, TerminalError};
 
@@ -60,12 +60,11 @@ const WINDOW: usize = 3;
 pub(super) const SLOTS: usize = 4;
 /// Discards what was typed of an unfinished line, and ends it in any case.
 const DISCARD_LINE: &[u8] = b"\x15\n";
-const READY: &str = "phoenix-ready";
 
 /// Turns the shell at a fresh prompt into our loop. A bash that is older than the connection's patience declines: it was not fresh.
 /// The words that are waited for are put together at run time, so that the echo of this line contains none of them.
 const TAKE_OVER: &str = concat!(
-    r#" [ "${SECONDS:-0}" -lt 120 ] && exec sh -c 'stty -echo || exit 1;unset HISTFILE;P=phoenix;"#,
+    r#" [ "${SECONDS:-0}" -lt 120 ] && unset HISTFILE && exec sh -c 'stty -echo || exit 1;P=phoenix;"#,
     r#"trap "W=1;echo $P-loop-1" WINCH;echo $P-ready;q=0;while [ $q -lt 9999 ];do "#,
     r#"if read -r n l d;then q=0;case $n in exit)exit;;x)[ "${#d}" = "$l" ]&&eval "$d";;esac;else q=$((q+1));fi;done'"#,
     "\n"
@@ -95,7 +94,6 @@ impl<T: Terminal> Shell<T> {
     /// Finds out whose session the terminal shows and makes it ours, or touches nothing.
     pub(super) async fn open(mut terminal: T, timing: Timing) -> Result<Self, GuestError> {
         const DURING: &str = "looking whose session it is";
-        terminal.resize(200, 50).await.map_err(|error| lost(DURING, &error))?;
         let verdict = greet(&mut terminal, timing).await?;
         let nonce = hex::encode(rand::random::<[u8; 6]>());
         let mut shell = Self { terminal, lines: Lines::new(), timing, nonce, sequence: 0 };
@@ -296,20 +294,33 @@ impl<T: Terminal> Shell<T> {
     }
 }
 
-/// Watches a session until it is clear whose it is, at most for the patience.
+/// Watches a session until it is clear whose it is, at most for the patience. Meanwhile the window's size changes now and then: a
+/// shell that was just starting may have missed the first change, and one to the same size isn't noticed at all.
 async fn greet<T: Terminal>(terminal: &mut T, timing: Timing) -> Result<Verdict, GuestError> {
     const DURING: &str = "looking whose session it is";
     let end = Instant::now() + timing.patience;
+    let mut cols = 160 + rand::random::<u16>() % 64;
+    let mut nudge = Instant::now();
     let mut seen = Vec::new();
     loop {
         let verdict = judge(&seen);
+        let now = Instant::now();
         let deadline = match verdict {
-            Verdict::Silent | Verdict::Unclear => end,
-            Verdict::Fresh => (Instant::now() + timing.settle).min(end),
+            Verdict::Silent | Verdict::Unclear if now >= end => return Ok(verdict),
+            Verdict::Silent | Verdict::Unclear => {
+                if now >= nudge {
+                    cols += 1;
+                    terminal.resize(cols, 50).await.map_err(|error| lost(DURING, &error))?;
+                    nudge = now + timing.patience / 5;
+                }
+                nudge.min(end)
+            }
+            Verdict::Fresh => now + timing.settle,
             _ => return Ok(verdict),
         };
         match timeout_at(deadline, terminal.recv()).await {
-            Err(_) => return Ok(verdict),
+            Err(_) if verdict == Verdict::Fresh => return Ok(verdict),
+            Err(_) => {}
             Ok(Ok(Some(bytes))) => seen.extend_from_slice(&bytes),
             Ok(Ok(None)) => {
                 return Err(GuestError::Lost { during: DURING, cause: "the session ended at once".to_owned() });
