@@ -97,7 +97,7 @@ retry apt-get upgrade -y || die "the system could not be upgraded"
 
 log "Installing the base packages"
 install_packages ca-certificates curl wget gnupg git rsync jq vim nano htop less \
-    iproute2 iputils-ping dnsutils lsof locales tzdata openssh-server xz-utils zstd
+    iproute2 iputils-ping bind9-dnsutils lsof locales tzdata xz-utils zstd
 printf 'LANG=C.UTF-8\n' >/etc/default/locale
 
 log "Leaving the layer functions for the templates above"
