@@ -1,4 +1,4 @@
-//! `phoenix crds`: the CustomResourceDefinitions as YAML, to stdout or as one file each.
+//! `phoenix crds`: the definitions of the kinds as YAML, to stdout or as one file each.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};

@@ -30,25 +30,39 @@ Examples:
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the operator
-    Controller(controller::Arguments),
-    /// Print the CustomResourceDefinitions, or write them as files
+    Controller(Box<controller::Arguments>),
+    /// Print the definitions of the kinds (CRDs), or write them as files
     Crds(crds::Arguments),
 }
 
 /// Reads the command line and does what it says. Errors go to stderr, with their causes; what is asked for to stdout.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Controller(arguments) => controller::run(arguments),
+        Command::Controller(arguments) => controller::run(*arguments),
         Command::Crds(arguments) => crds::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Not by tracing: logging may be what failed, and not every command logs.
-            eprintln!("phoenix: {error:#}");
+            eprintln!("phoenix: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes in one line. Many libraries repeat the cause in their own text; said once is enough.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut said, cause| {
+        let cause = cause.to_string();
+        if !said.contains(&cause) {
+            if !said.is_empty() {
+                said.push_str(": ");
+            }
+            said.push_str(&cause);
+        }
+        said
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, Command};
+use super::{Cli, Command, sentence};
 
 #[test]
 fn the_command_line_is_consistent() {
@@ -66,4 +66,17 @@ fn a_command_is_needed_and_the_version_is_known() {
         version.trim(),
         format!("phoenix {}", env!("CARGO_PKG_VERSION"))
     );
+}
+
+#[test]
+fn an_error_says_each_cause_once() {
+    let cause = anyhow::anyhow!("no such file");
+    let repeating = cause.context("cannot read config: no such file");
+    let error = repeating.context("cannot connect");
+    assert_eq!(
+        sentence(&error),
+        "cannot connect: cannot read config: no such file"
+    );
+    let plain = anyhow::anyhow!("disk full").context("cannot write");
+    assert_eq!(sentence(&plain), "cannot write: disk full");
 }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets_range};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use proxmox_client::CallObserver;
 
 /// All metrics of the operator, with names that begin with `phoenix_`. Not global: a test or a second operator in the same
 /// process has its own.
@@ -378,6 +379,13 @@ impl Metrics {
             tracing::error!(%error, "the metrics cannot be encoded");
         }
         text
+    }
+}
+
+impl CallObserver for Metrics {
+    fn call(&self, endpoint_template: &'static str, method: &'static str, code: u16, seconds: f64) {
+        let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        self.proxmox_call(endpoint_template, method, code, took);
     }
 }
 

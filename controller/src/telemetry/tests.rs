@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proxmox_client::CallObserver;
+
 use super::{LogFormat, LoggingError, Metrics, init_logging};
 
 /// The value of a series, written as in the exposition format.
@@ -27,12 +29,9 @@ fn events_are_counted_under_their_labels() {
         200,
         Duration::from_millis(40),
     );
-    metrics.proxmox_call(
-        "/nodes/{node}/lxc/{vmid}/config",
-        "GET",
-        0,
-        Duration::from_secs(10),
-    );
+    // As the client reports it.
+    let observer: &dyn CallObserver = &metrics;
+    observer.call("/nodes/{node}/lxc/{vmid}/config", "GET", 0, 10.0);
 
     for (series, expected) in [
         (
