@@ -64,8 +64,8 @@ mod tests {
         let mut out = Vec::new();
         print(&mut out).expect("prints");
         let text = String::from_utf8(out).expect("text");
-        let printed: Vec<CustomResourceDefinition> = text
-            .split("---\n")
+        let printed: Vec<CustomResourceDefinition> = format!("\n{text}")
+            .split("\n---\n")
             .filter(|document| !document.is_empty())
             .map(|document| serde_saphyr::from_str(document).expect("a CRD"))
             .collect();
