@@ -10,6 +10,7 @@ mod credentials;
 mod kubeconfig;
 mod processes;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -302,6 +303,8 @@ async fn wait_for<F: Future<Output = bool>>(
 fn temp_dir() -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix("phoenix-lab-")
+        // Whoever reaches etcd's socket is past all access control.
+        .permissions(std::fs::Permissions::from_mode(0o700))
         .tempdir()
         .context("creating a temporary folder")
 }

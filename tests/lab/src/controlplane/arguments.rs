@@ -60,6 +60,9 @@ pub(super) fn controller_manager() -> Vec<String> {
         // It needs no port: that it works is seen in what it does.
         "--secure-port=0".to_owned(),
         "--use-service-account-credentials".to_owned(),
+        // Each of its fifty controllers asks for a token at the start, at the default rate for five seconds.
+        "--kube-api-qps=1000".to_owned(),
+        "--kube-api-burst=2000".to_owned(),
         format!(
             "--service-account-private-key-file={}",
             credentials::ACCOUNT_KEY_FILE
