@@ -7,9 +7,15 @@ set -euo pipefail
 # shellcheck source=/dev/null
 . /usr/local/lib/phoenix/layer.sh
 
-# The operator's probes were checked against the answers of this version.
+# The operator's probes were checked against the answers of this version. Its wheels bring CUDA 13.
 readonly VLLM_VERSION=0.32.0
 readonly VLLM_HOME=/opt/vllm
+readonly LEAST_DRIVER=580
+
+driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | sort -u)" ||
+    die "nvidia-smi finds no GPU: this layer stands on layer 901 and needs gpus in its spec"
+((${driver%%.*} >= LEAST_DRIVER)) ||
+    die "vLLM ${VLLM_VERSION} needs driver ${LEAST_DRIVER} or newer, the node has ${driver}: upgrade it there and rebuild layer 901, or choose an older VLLM_VERSION"
 
 # Wheels of several GB are unpacked on the way; /tmp may be a small tmpfs.
 export TMPDIR=/var/tmp PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
