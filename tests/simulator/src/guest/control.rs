@@ -1,0 +1,104 @@
+//! The handle by which tests and demos make things happen inside guests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use super::faults::{Failure, GuestTiming, VllmFailure};
+use super::boot;
+use super::systemd;
+
+/// Reaches into all guests of a simulator. Cheap to clone.
+#[derive(Clone)]
+pub struct GuestControl {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for GuestControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestControl").finish_non_exhaustive()
+    }
+}
+
+impl GuestControl {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// How long things take from now on.
+    pub fn set_timing(&self, timing: GuestTiming) {
+        self.shared.faults.set_timing(timing);
+    }
+
+    /// How long things take.
+    pub fn timing(&self) -> GuestTiming {
+        self.shared.faults.timing()
+    }
+
+    /// How long a model takes to load, for servers started from now on.
+    pub fn set_load_time(&self, model_load: Duration) {
+        self.set_timing(GuestTiming { model_load, ..self.timing() });
+    }
+
+    /// Makes a stand-in command fail, in one guest or in all.
+    pub fn fail(&self, vmid: Option<u32>, command: &str, failure: Failure) {
+        self.shared.faults.set_command(vmid, command, Some(failure));
+    }
+
+    /// Takes back what [`fail`](Self::fail) has set for the same guest and command.
+    pub fn heal(&self, vmid: Option<u32>, command: &str) {
+        self.shared.faults.set_command(vmid, command, None);
+    }
+
+    /// Makes vLLM servers of a guest end before they serve, from their next start on.
+    pub fn fail_vllm(&self, vmid: u32, failure: Option<VllmFailure>) {
+        self.shared.faults.set_vllm(vmid, failure);
+    }
+
+    /// Cuts each console connection once it has carried so many bytes, in both directions together.
+    pub fn cut_consoles_after(&self, bytes: Option<usize>) {
+        self.shared.faults.set_cut(bytes);
+    }
+
+    /// Delays each piece of console output.
+    pub fn slow_consoles(&self, delay: Option<Duration>) {
+        self.shared.faults.set_delay(delay);
+    }
+
+    /// The host has another driver: what a host upgrade does to containers that run. Empty: none is loaded.
+    pub fn set_driver_version(&self, version: &str) {
+        let host = {
+            let mut host = self.shared.host.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            version.clone_into(&mut host.driver_version);
+            host.clone()
+        };
+        for vmid in self.running() {
+            if let Err(error) = boot::write_driver(&self.shared.seam(vmid).join("driver"), &host) {
+                tracing::error!("guest {vmid}: /proc/driver could not be changed: {error:#}");
+            }
+        }
+    }
+
+    /// The guest shuts itself down, as by `poweroff` typed inside. False where it doesn't run.
+    pub fn power_off(&self, vmid: u32) -> bool {
+        self.shared.guest(vmid).is_some_and(|guest| systemd::power_off(&guest, false) == 0)
+    }
+
+    /// What a unit has printed, line by line.
+    pub fn journal(&self, vmid: u32, unit: &str) -> Vec<String> {
+        let Some(guest) = self.shared.guest(vmid) else { return Vec::new() };
+        guest.units.journal.of(Some(&systemd::full_name(unit))).into_iter().map(|line| line.text).collect()
+    }
+
+    /// A file inside a running guest.
+    pub fn read_file(&self, vmid: u32, path: &str) -> Option<String> {
+        self.shared.guest(vmid)?.files.read(path)
+    }
+
+    /// Guests that run.
+    pub fn running(&self) -> Vec<u32> {
+        let mut running: Vec<_> = self.shared.guests().keys().copied().collect();
+        running.sort_unstable();
+        running
+    }
+}

@@ -1,0 +1,149 @@
+//! What is set to go wrong or to take its time inside guests.
+//!
+//! Only holds the switches; the places that they concern look at them at the moment of acting.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How a command or vLLM is made to fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What it prints to its standard error, by lines.
+    pub stderr: String,
+    /// Its exit status.
+    pub code: i32,
+    /// How often; `None`: until taken back.
+    pub times: Option<u32>,
+}
+
+/// Why a vLLM server ends before it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VllmFailure {
+    /// The GPUs' memory doesn't hold the model.
+    OutOfMemory,
+    /// The model isn't in the hub's catalogue.
+    ModelNotFound,
+    /// The hub asks for a token that has been granted access.
+    GatedModel,
+}
+
+/// How long things inside guests take. The default is: no longer than the machine needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GuestTiming {
+    /// From process 1 to `systemctl is-system-running` saying so.
+    pub boot: Duration,
+    /// `apt-get update`.
+    pub package_index: Duration,
+    /// `apt-get install` and `upgrade`, whatever the number of packages.
+    pub package_install: Duration,
+    /// `pip install`.
+    pub pip_install: Duration,
+    /// A download by curl or wget, a `docker pull`.
+    pub download: Duration,
+    /// A Docker container's way to its first answer.
+    pub container_start: Duration,
+    /// From the start of vLLM to its first answer.
+    pub model_load: Duration,
+}
+
+impl GuestTiming {
+    /// About a tenth of what a real host takes, so that a demo looks like something and yet ends: setups take 2 to 5 seconds, a model 6.
+    pub fn tenth_of_real() -> Self {
+        Self {
+            boot: Duration::from_millis(300),
+            package_index: Duration::from_millis(400),
+            package_install: Duration::from_millis(800),
+            pip_install: Duration::from_millis(1200),
+            download: Duration::from_millis(200),
+            container_start: Duration::from_millis(400),
+            model_load: Duration::from_secs(6),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Switches {
+    timing: GuestTiming,
+    commands: HashMap<(Option<u32>, String), Failure>,
+    vllm: HashMap<u32, VllmFailure>,
+    cut_after: Option<usize>,
+    delay: Option<Duration>,
+}
+
+/// The switches of one world of guests.
+#[derive(Default)]
+pub(super) struct Faults(Mutex<Switches>);
+
+impl Faults {
+    pub(super) fn new(timing: GuestTiming) -> Self {
+        Self(Mutex::new(Switches { timing, ..Switches::default() }))
+    }
+
+    fn switches(&self) -> MutexGuard<'_, Switches> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn timing(&self) -> GuestTiming {
+        self.switches().timing
+    }
+
+    pub(super) fn set_timing(&self, timing: GuestTiming) {
+        self.switches().timing = timing;
+    }
+
+    pub(super) fn set_command(&self, vmid: Option<u32>, command: &str, failure: Option<Failure>) {
+        let key = (vmid, command.to_owned());
+        let mut switches = self.switches();
+        match failure {
+            Some(failure) => switches.commands.insert(key, failure),
+            None => switches.commands.remove(&key),
+        };
+    }
+
+    /// The failure set for a command in a guest; counts it as used.
+    pub(super) fn command(&self, vmid: u32, command: &str) -> Option<Failure> {
+        let mut switches = self.switches();
+        for scope in [Some(vmid), None] {
+            if let Some(failure) = switches.commands.get_mut(&(scope, command.to_owned())) {
+                match &mut failure.times {
+                    Some(0) => continue,
+                    Some(left) => *left -= 1,
+                    None => {}
+                }
+                return Some(failure.clone());
+            }
+        }
+        None
+    }
+
+    pub(super) fn set_vllm(&self, vmid: u32, failure: Option<VllmFailure>) {
+        let mut switches = self.switches();
+        match failure {
+            Some(failure) => switches.vllm.insert(vmid, failure),
+            None => switches.vllm.remove(&vmid),
+        };
+    }
+
+    pub(super) fn vllm(&self, vmid: u32) -> Option<VllmFailure> {
+        self.switches().vllm.get(&vmid).copied()
+    }
+
+    pub(super) fn set_cut(&self, after: Option<usize>) {
+        self.switches().cut_after = after;
+    }
+
+    pub(super) fn set_delay(&self, delay: Option<Duration>) {
+        self.switches().delay = delay;
+    }
+
+    pub(super) fn console_delay(&self) -> Option<Duration> {
+        self.switches().delay
+    }
+
+    /// How many of `more` bytes still pass on a line that has carried `passed`, where it is cut among them.
+    pub(super) fn console_cut(&self, passed: usize, more: usize) -> Option<usize> {
+        let limit = self.switches().cut_after?;
+        (passed + more > limit).then(|| limit.saturating_sub(passed))
+    }
+}

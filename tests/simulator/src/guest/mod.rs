@@ -1,0 +1,230 @@
+//! What runs inside simulated containers: a real shell in a confined root, stand-ins for the commands that would reach the outside, and the servers
+//! (vLLM, Portainer) that the guests' programs would be.
+//!
+//! [`World`] is the implementation of [`Guests`] for all containers of a simulator. It decides nothing about Proxmox: the model says when a root is
+//! made, a container boots or halts. Nothing survives the world: a guest's first process ends when a pipe closes that only this process holds.
+
+mod boot;
+mod calls;
+mod confine;
+mod console;
+mod control;
+mod faults;
+mod files;
+mod network;
+mod os;
+mod proxy;
+mod roots;
+mod standin;
+mod systemd;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::future::BoxFuture;
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+
+pub use self::control::GuestControl;
+pub use self::faults::{Failure, GuestTiming, VllmFailure};
+
+use self::boot::Guest;
+use self::console::Session;
+use self::faults::Faults;
+use self::network::Unreached;
+use self::roots::Roots;
+use crate::config::HostFacts;
+use crate::guests::{BootSpec, ConsoleMode, ConsoleSession, GuestEvent, GuestInterface, Guests};
+
+/// How guests behave from the start; all of it can be changed later by [`GuestControl`].
+#[derive(Debug, Clone, Default)]
+pub struct GuestSettings {
+    /// How long things take.
+    pub timing: GuestTiming,
+}
+
+/// All guests of a simulator.
+pub(crate) struct World {
+    shared: Arc<Shared>,
+    roots: Roots,
+    proxy: SocketAddr,
+    proxy_task: tokio::task::JoinHandle<()>,
+}
+
+/// What all guests and the control handle look at.
+struct Shared {
+    folder: tempfile::TempDir,
+    faults: Arc<Faults>,
+    host: RwLock<HostFacts>,
+    guests: Mutex<HashMap<u32, Arc<Guest>>>,
+    sessions: tokio::sync::Mutex<HashMap<u32, Arc<Session>>>,
+    events: mpsc::UnboundedSender<GuestEvent>,
+}
+
+impl Shared {
+    fn guests(&self) -> MutexGuard<'_, HashMap<u32, Arc<Guest>>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn guest(&self, vmid: u32) -> Option<Arc<Guest>> {
+        self.guests().get(&vmid).cloned()
+    }
+
+    fn host(&self) -> HostFacts {
+        self.host.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The folder that a guest and the simulator share.
+    fn seam(&self, vmid: u32) -> PathBuf {
+        self.folder.path().join(format!("seam-{vmid}"))
+    }
+
+    /// Connects to an address in the guests' network.
+    fn dial(&self, host: &str, port: u16) -> Result<DuplexStream, Unreached> {
+        let guest = self.guests().values().find(|guest| guest.answers_to(host)).cloned().ok_or(Unreached::NoHost)?;
+        guest.ports.connect(port)
+    }
+
+    /// Takes a guest down; true when it ran.
+    async fn take_down(&self, vmid: u32) -> bool {
+        let Some(guest) = self.guests().remove(&vmid) else { return false };
+        guest.end().await;
+        self.sessions.lock().await.remove(&vmid);
+        true
+    }
+
+    fn report(&self, event: GuestEvent) {
+        self.events.send(event).ok();
+    }
+}
+
+impl World {
+    /// Checks that guests can be confined here, and opens their network.
+    pub(crate) async fn start(settings: GuestSettings, host: HostFacts, events: mpsc::UnboundedSender<GuestEvent>) -> Result<(Arc<dyn Guests>, GuestControl)> {
+        confine::check().await?;
+        let folder = tempfile::Builder::new().prefix("proxmox-simulator-").tempdir().context("making a folder for guests")?;
+        let roots = Roots::new(folder.path().join("roots"))?;
+        let shared = Arc::new(Shared {
+            folder,
+            faults: Arc::new(Faults::new(settings.timing)),
+            host: RwLock::new(host),
+            guests: Mutex::default(),
+            sessions: tokio::sync::Mutex::default(),
+            events,
+        });
+        let dialled = Arc::downgrade(&shared);
+        let (proxy, proxy_task) = proxy::start(Arc::new(move |host, port| dialled.upgrade().ok_or(Unreached::NoHost)?.dial(host, port))).await?;
+        let control = GuestControl::new(shared.clone());
+        Ok((Arc::new(Self { shared, roots, proxy, proxy_task }), control))
+    }
+
+    async fn boot_guest(&self, vmid: u32, spec: BootSpec) -> Result<u32> {
+        let root = self.roots.path(&spec.volume);
+        let guest = Guest::boot(self.shared.clone(), vmid, spec, &root).await?;
+        let init = guest.init;
+        self.shared.guests().insert(vmid, guest.clone());
+        guest.start_units();
+        Ok(init)
+    }
+
+    async fn attach_client(&self, vmid: u32, mode: ConsoleMode) -> Result<ConsoleSession> {
+        let mut sessions = self.shared.sessions.lock().await;
+        let client = if let Some(client) = sessions.get(&vmid).and_then(Session::join) {
+            client
+        } else {
+            let Some(guest) = self.shared.guest(vmid) else { return Ok(console::refused(vmid, mode)) };
+            let (session, client) = Session::begin(guest.init, mode)?;
+            sessions.insert(vmid, session);
+            client
+        };
+        Ok(console::connect(client, self.shared.faults.clone()))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Guests for World {
+    fn create_root(&self, volume: String, os_template: String) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.roots.create(&volume, &os_template).await })
+    }
+
+    fn clone_root(&self, source: String, snapshot: Option<String>, target: String) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let from = snapshot.map_or_else(|| source.clone(), |name| format!("{source}@{name}"));
+            self.roots.copy(&from, &target).await
+        })
+    }
+
+    fn rename_root(&self, from: String, to: String) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.roots.rename(&from, &to) })
+    }
+
+    fn destroy_root(&self, volume: String) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.roots.remove(&volume).await })
+    }
+
+    fn snapshot_root(&self, volume: String, name: String) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.roots.copy(&volume, &format!("{volume}@{name}")).await })
+    }
+
+    fn rollback_root(&self, volume: String, name: String) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.roots.roll_back(&volume, &name).await })
+    }
+
+    fn drop_snapshot(&self, volume: String, name: String) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.roots.remove(&format!("{volume}@{name}")).await })
+    }
+
+    fn boot(&self, vmid: u32, spec: BootSpec) -> BoxFuture<'_, Result<u32>> {
+        Box::pin(self.boot_guest(vmid, spec))
+    }
+
+    fn shutdown(&self, vmid: u32, timeout: Duration) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let Some(guest) = self.shared.guest(vmid) else { return Ok(true) };
+            if tokio::time::timeout(timeout, guest.stop_units()).await.is_err() {
+                return Ok(false);
+            }
+            self.shared.take_down(vmid).await;
+            Ok(true)
+        })
+    }
+
+    fn halt(&self, vmid: u32) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.shared.take_down(vmid).await;
+            Ok(())
+        })
+    }
+
+    fn addresses(&self, vmid: u32) -> Vec<GuestInterface> {
+        self.shared.guest(vmid).map(|guest| guest.interfaces.clone()).unwrap_or_default()
+    }
+
+    fn attach(&self, vmid: u32, mode: ConsoleMode) -> BoxFuture<'_, Result<ConsoleSession>> {
+        Box::pin(self.attach_client(vmid, mode))
+    }
+
+    fn proxy_url(&self) -> Option<String> {
+        Some(format!("socks5://{}", self.proxy))
+    }
+
+    fn stop(&self) {
+        self.proxy_task.abort();
+        let guests: Vec<_> = self.shared.guests().drain().collect();
+        for (_, guest) in guests {
+            guest.kill();
+        }
+    }
+}
