@@ -95,13 +95,7 @@ pub(crate) fn classify(
     match status {
         401 => ErrorKind::Unauthorized,
         403 => ErrorKind::Forbidden,
-        400 if errors
-            .get("vmid")
-            .is_some_and(|text| text.contains("already exists")) =>
-        {
-            ErrorKind::Exists
-        }
-        400 => ErrorKind::Invalid,
+        400 => by_parameters(errors),
         595 => ErrorKind::NodeOffline,
         // The proxy gave up waiting. A read says nothing then; a write may still be carried out.
         596..=599 if method == "GET" => ErrorKind::Busy,
@@ -110,6 +104,21 @@ pub(crate) fn classify(
         501..=594 => ErrorKind::Other,
         _ => by_text(message),
     }
+}
+
+/// A refused parameter, unless one of the texts tells of something that passes or that somebody else holds: hot-plugging is
+/// reported as a refused parameter too.
+fn by_parameters(errors: &BTreeMap<String, String>) -> ErrorKind {
+    if errors
+        .get("vmid")
+        .is_some_and(|text| text.contains("already exists"))
+    {
+        return ErrorKind::Exists;
+    }
+    let told = errors.values().map(|text| by_text(text));
+    told.into_iter()
+        .find(|kind| !matches!(kind, ErrorKind::Other | ErrorKind::Invalid))
+        .unwrap_or(ErrorKind::Invalid)
 }
 
 /// Puts the exit status of a failed task into its class.

@@ -42,6 +42,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For a whole call. More than the 30 s after which Proxmox's own proxy gives up.
     pub call: Duration,
+    /// For how long an unused connection is kept. Proxmox closes one after 5 s, and one reused at that moment breaks.
+    pub idle: Duration,
     /// Calls in flight to one endpoint: Proxmox has three workers a node.
     pub calls_per_endpoint: usize,
 }
@@ -51,6 +53,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(5),
             call: Duration::from_secs(45),
+            idle: Duration::from_secs(4),
             calls_per_endpoint: 4,
         }
     }

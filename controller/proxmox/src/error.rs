@@ -131,28 +131,31 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = one_line(&self.message);
         match self.status {
             Some(status) => write!(
                 f,
-                "Proxmox answered {} {} with {status}: {}",
-                self.method, self.endpoint, self.message
+                "Proxmox answered {} {} with {status}: {message}",
+                self.method, self.endpoint
             )?,
-            None if self.endpoint.is_empty() => f.write_str(&self.message)?,
-            None => write!(f, "{} {}: {}", self.method, self.endpoint, self.message)?,
+            None if self.endpoint.is_empty() => f.write_str(&message)?,
+            None => write!(f, "{} {}: {message}", self.method, self.endpoint)?,
         }
-        for (i, (parameter, text)) in self.errors.iter().enumerate() {
-            write!(
-                f,
-                "{}{parameter}: {}",
-                if i == 0 { " (" } else { "; " },
-                text.trim()
-            )?;
-        }
-        if !self.errors.is_empty() {
-            f.write_str(")")?;
+        let refused: Vec<_> = self
+            .errors
+            .iter()
+            .map(|(name, text)| format!("{name}: {}", one_line(text)))
+            .collect();
+        if !refused.is_empty() {
+            write!(f, " ({})", refused.join("; "))?;
         }
         Ok(())
     }
+}
+
+/// Proxmox's texts end in a line end, and some go over several lines.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl std::error::Error for Error {}

@@ -16,6 +16,7 @@ mod console;
 mod endpoints;
 mod envelope;
 mod error;
+mod hosts;
 mod params;
 mod property;
 mod size;

@@ -7,23 +7,13 @@ use crate::{
     CallObserver, Error, ErrorKind, Timeouts,
     call::Call,
     envelope::{self, chain, reason_phrase},
+    hosts::{Host, Hosts},
     trust::refused_certificate,
 };
 use http::HeaderMap;
 use serde_json::Value;
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
-use tokio::sync::Semaphore;
+use std::{sync::Arc, time::Instant};
 use tracing::Instrument;
-
-/// Proxmox closes a connection that was idle for 5 s; one reused at that moment breaks.
-const POOL_IDLE: Duration = Duration::from_secs(4);
-/// How long an endpoint that could not be reached is passed over.
-const PASS_OVER: Duration = Duration::from_secs(30);
-/// The port of pveproxy, where an endpoint names none.
-const PORT: u16 = 8006;
 
 /// What an answer held, and which endpoint gave it.
 pub(crate) struct Answer {
@@ -31,18 +21,10 @@ pub(crate) struct Answer {
     pub(crate) endpoint: usize,
 }
 
-struct Endpoint {
-    /// Scheme, host and port, without a slash at the end.
-    base: String,
-    permits: Semaphore,
-    /// Until when the endpoint is passed over.
-    dead_until: Mutex<Option<Instant>>,
-}
-
 pub(crate) struct Transport {
     http: reqwest::Client,
     tls: Arc<rustls::ClientConfig>,
-    endpoints: Vec<Endpoint>,
+    hosts: Hosts,
     timeouts: Timeouts,
     observer: Option<Arc<dyn CallObserver>>,
 }
@@ -66,21 +48,7 @@ impl Transport {
         timeouts: Timeouts,
         observer: Option<Arc<dyn CallObserver>>,
     ) -> Result<Self, Error> {
-        let unusable = |message: String| Error::local(ErrorKind::Invalid, "", "", message);
-        if endpoints.is_empty() {
-            return Err(unusable("no endpoint is given".to_owned()));
-        }
-        let endpoints = endpoints
-            .iter()
-            .map(|text| {
-                let base = base_of(text).map_err(&unusable)?;
-                Ok(Endpoint {
-                    base,
-                    permits: Semaphore::new(timeouts.calls_per_endpoint.max(1)),
-                    dead_until: Mutex::new(None),
-                })
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
+        let hosts = Hosts::new(endpoints, timeouts.calls_per_endpoint.max(1))?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
             .http1_only()
@@ -90,17 +58,20 @@ impl Transport {
             .referer(false)
             // The console would not go through a proxy, and a proxy must not see a token.
             .no_proxy()
-            .pool_idle_timeout(POOL_IDLE)
+            .pool_idle_timeout(timeouts.idle)
             .pool_max_idle_per_host(timeouts.calls_per_endpoint.max(1))
             .connect_timeout(timeouts.connect)
             .timeout(timeouts.call)
             .user_agent(concat!("proxmox-client/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|e| unusable(format!("the HTTP client cannot be set up: {}", chain(&e))))?;
+            .map_err(|e| {
+                let message = format!("the HTTP client cannot be set up: {}", chain(&e));
+                Error::local(ErrorKind::Invalid, "", "", message)
+            })?;
         Ok(Self {
             http,
             tls: Arc::new(tls),
-            endpoints,
+            hosts,
             timeouts,
             observer,
         })
@@ -116,19 +87,19 @@ impl Transport {
 
     /// Scheme, host and port of an endpoint.
     pub(crate) fn base(&self, endpoint: usize) -> Option<&str> {
-        self.endpoints.get(endpoint).map(|e| e.base.as_str())
+        self.hosts.get(endpoint).map(|host| host.base.as_str())
     }
 
     /// Sends a call with these headers to the first endpoint that takes it.
     pub(crate) async fn send(&self, call: &Call, headers: &HeaderMap) -> Result<Answer, Error> {
         let mut worst: Option<Error> = None;
-        for index in self.order() {
-            let Some(endpoint) = self.endpoints.get(index) else {
+        for index in self.hosts.order() {
+            let Some(host) = self.hosts.get(index) else {
                 continue;
             };
-            let failure = match self.send_to(endpoint, call, headers).await {
+            let failure = match self.send_to(host, call, headers).await {
                 Ok(data) => {
-                    endpoint.set_dead(None);
+                    host.mark_alive();
                     return Ok(Answer {
                         data,
                         endpoint: index,
@@ -138,16 +109,16 @@ impl Transport {
             };
             match failure {
                 Failure::Answer(error) => {
-                    endpoint.set_dead(None);
+                    host.mark_alive();
                     return Err(error);
                 }
                 Failure::Broken(error) if !call.is_read() => return Err(error),
                 Failure::TimedOut(error) => {
-                    endpoint.set_dead(Some(Instant::now() + PASS_OVER));
+                    host.mark_dead();
                     return Err(error);
                 }
                 Failure::NotSent(error) | Failure::Broken(error) => {
-                    endpoint.set_dead(Some(Instant::now() + PASS_OVER));
+                    host.mark_dead();
                     // A certificate that has to be looked at says more than a host that is down.
                     let untrusted = |e: &Error| matches!(e.kind, ErrorKind::Untrusted { .. });
                     if !worst.as_ref().is_some_and(untrusted) {
@@ -161,58 +132,25 @@ impl Transport {
         }))
     }
 
-    /// The endpoints worth asking, in the order given. One whose time is up is asked again, by one caller only.
-    fn order(&self) -> Vec<usize> {
-        let now = Instant::now();
-        let alive = |endpoint: &Endpoint| {
-            let mut dead_until = endpoint
-                .dead_until
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            match *dead_until {
-                None => true,
-                Some(until) if until <= now => {
-                    *dead_until = Some(now + PASS_OVER);
-                    true
-                }
-                Some(_) => false,
-            }
-        };
-        let alive: Vec<usize> = self
-            .endpoints
-            .iter()
-            .enumerate()
-            .filter(|(_, e)| alive(e))
-            .map(|(i, _)| i)
-            .collect();
-        if alive.is_empty() {
-            (0..self.endpoints.len()).collect()
-        } else {
-            alive
-        }
-    }
-
     async fn send_to(
         &self,
-        endpoint: &Endpoint,
+        host: &Host,
         call: &Call,
         headers: &HeaderMap,
     ) -> Result<Value, Failure> {
-        let _permit = endpoint.permits.acquire().await.map_err(|_| {
+        let _permit = host.permits.acquire().await.map_err(|_| {
             Failure::NotSent(call.fail(ErrorKind::Unreachable, "the client is closed"))
         })?;
-        let first = self.attempt(endpoint, call, headers).await;
+        let first = self.attempt(host, call, headers).await;
         match first {
-            Err(Failure::Broken(_)) if call.is_read() => {
-                self.attempt(endpoint, call, headers).await
-            }
+            Err(Failure::Broken(_)) if call.is_read() => self.attempt(host, call, headers).await,
             other => other,
         }
     }
 
     async fn attempt(
         &self,
-        endpoint: &Endpoint,
+        host: &Host,
         call: &Call,
         headers: &HeaderMap,
     ) -> Result<Value, Failure> {
@@ -224,7 +162,7 @@ impl Transport {
         );
         let began = Instant::now();
         let (code, result) = self
-            .exchange(endpoint, call, headers)
+            .exchange(host, call, headers)
             .instrument(span.clone())
             .await;
         span.record("code", code);
@@ -241,11 +179,11 @@ impl Transport {
 
     async fn exchange(
         &self,
-        endpoint: &Endpoint,
+        host: &Host,
         call: &Call,
         headers: &HeaderMap,
     ) -> (u16, Result<Value, Failure>) {
-        let url = format!("{}/api2/json{}", endpoint.base, call.path);
+        let url = format!("{}/api2/json{}", host.base, call.path);
         let method = match call.method {
             "POST" => http::Method::POST,
             "PUT" => http::Method::PUT,
@@ -262,7 +200,7 @@ impl Transport {
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return (0, Err(self.no_answer(endpoint, call, &error))),
+            Err(error) => return (0, Err(self.no_answer(host, call, &error))),
         };
         let status = response.status().as_u16();
         let reason = reason_phrase(&response);
@@ -270,7 +208,7 @@ impl Transport {
             Ok(body) => body.to_vec(),
             // An error needs no body to be one.
             Err(_) if status >= 400 => Vec::new(),
-            Err(error) => return (status, Err(self.no_answer(endpoint, call, &error))),
+            Err(error) => return (status, Err(self.no_answer(host, call, &error))),
         };
         (
             status,
@@ -278,11 +216,11 @@ impl Transport {
         )
     }
 
-    fn no_answer(&self, endpoint: &Endpoint, call: &Call, error: &reqwest::Error) -> Failure {
+    fn no_answer(&self, host: &Host, call: &Call, error: &reqwest::Error) -> Failure {
         if let Some(refused) = refused_certificate(error) {
             return Failure::NotSent(refused.clone().into_error(call.method, call.template));
         }
-        let at = &endpoint.base;
+        let at = &host.base;
         if error.is_connect() || error.is_builder() {
             return Failure::NotSent(call.fail(
                 ErrorKind::Unreachable,
@@ -313,49 +251,4 @@ impl Transport {
             format!("the connection to {at} broke: {}", chain(error)),
         ))
     }
-}
-
-impl Endpoint {
-    fn set_dead(&self, until: Option<Instant>) {
-        *self
-            .dead_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = until;
-    }
-}
-
-/// Scheme, host and port of what somebody wrote as an endpoint.
-fn base_of(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let with_scheme = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("https://{text}")
-    };
-    let url = reqwest::Url::parse(&with_scheme)
-        .map_err(|e| format!("the endpoint {text:?} is no URL: {e}"))?;
-    if url.scheme() != "https" {
-        return Err(format!("the endpoint {text:?} has to begin with https://"));
-    }
-    if !matches!(url.path(), "" | "/")
-        || url.query().is_some()
-        || !url.username().is_empty()
-        || url.password().is_some()
-    {
-        return Err(format!(
-            "the endpoint {text:?} has to be https://HOST:PORT and no more"
-        ));
-    }
-    let host = url
-        .host_str()
-        .ok_or_else(|| format!("the endpoint {text:?} names no host"))?;
-    // Url drops a port that is the scheme's own: one that was written stays.
-    let port = url
-        .port()
-        .unwrap_or(if with_scheme.trim_end_matches('/').ends_with(":443") {
-            443
-        } else {
-            PORT
-        });
-    Ok(format!("https://{host}:{port}"))
 }

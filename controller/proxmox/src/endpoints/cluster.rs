@@ -170,34 +170,41 @@ pub struct ClusterStatus {
     pub nodes: Option<u32>,
 }
 
-/// The privileges of the token, by path. Paths that no rule mentions are not listed.
+/// The privileges of the token by path, each with whether it reaches below. Paths that no rule mentions are not listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Permissions(pub BTreeMap<String, BTreeSet<String>>);
+pub struct Permissions(pub BTreeMap<String, BTreeMap<String, bool>>);
 
 impl Permissions {
-    /// Whether a privilege holds on a path: on the path itself, or on the nearest path above that is listed.
+    /// Whether a privilege holds on a path: on the path itself where it is listed, or handed down from the nearest path
+    /// above that is.
     pub fn allows(&self, path: &str, privilege: &str) -> bool {
-        let mut at = path;
-        loop {
-            if let Some(privileges) = self.0.get(if at.is_empty() { "/" } else { at }) {
-                return privileges.contains(privilege);
-            }
-            if at.is_empty() || at == "/" {
-                return false;
-            }
-            at = at.rsplit_once('/').map_or("", |(above, _)| above);
+        if let Some(privileges) = self.0.get(path) {
+            return privileges.contains_key(privilege);
         }
+        let mut above = path.trim_end_matches('/');
+        while let Some((parent, _)) = above.rsplit_once('/') {
+            above = parent;
+            if let Some(privileges) = self.0.get(if above.is_empty() { "/" } else { above }) {
+                return privileges.get(privilege).copied().unwrap_or_default();
+            }
+        }
+        false
     }
 }
 
 impl<'de> Deserialize<'de> for Permissions {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let paths = BTreeMap::<String, BTreeMap<String, Value>>::deserialize(from)?;
-        // The number says whether the privilege reaches below, not whether it is held.
+        let flags = |privileges: BTreeMap<String, Value>| {
+            privileges
+                .into_iter()
+                .map(|(name, below)| (name, wire::as_flag(&below)))
+                .collect()
+        };
         Ok(Self(
             paths
                 .into_iter()
-                .map(|(path, privileges)| (path, privileges.into_keys().collect()))
+                .map(|(path, privileges)| (path, flags(privileges)))
                 .collect(),
         ))
     }
@@ -231,7 +238,12 @@ impl Client {
     pub async fn permissions_on(&self, path: &str) -> Result<BTreeSet<String>, Error> {
         let call = Call::get("/access/permissions", "/access/permissions").query("path", path);
         let mut permissions: Permissions = self.fetch(call).await?;
-        Ok(permissions.0.remove(path).unwrap_or_default())
+        Ok(permissions
+            .0
+            .remove(path)
+            .unwrap_or_default()
+            .into_keys()
+            .collect())
     }
 
     /// Whether no guest of the cluster has this VMID; true knowledge even where the token may not see the guest.
@@ -242,5 +254,41 @@ impl Client {
             Err(error) if error.kind == ErrorKind::Exists => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Permissions;
+    use serde_json::json;
+
+    #[test]
+    fn a_privilege_reaches_below_only_where_it_says_so_and_no_nearer_path_says_otherwise() {
+        let held: Permissions = serde_json::from_value(json!({
+            "/": {"Sys.Audit": 1},
+            "/vms": {"VM.Audit": 1, "VM.Clone": "1"},
+            "/vms/9000": {"VM.Clone": 0},
+            "/storage/tank": {"Datastore.Audit": 0}
+        }))
+        .unwrap();
+        for (path, privilege, expected) in [
+            ("/nodes/pve1", "Sys.Audit", true),
+            ("/vms/100", "VM.Audit", true),
+            ("/vms/100", "Sys.Audit", false),
+            ("/vms/9000", "VM.Clone", true),
+            ("/vms/9000", "VM.Audit", false),
+            ("/storage/tank", "Datastore.Audit", true),
+            ("/storage/tank/below", "Datastore.Audit", false),
+            ("/storage/other", "Datastore.Audit", false),
+            ("/", "Sys.Audit", true),
+            ("/", "VM.Audit", false),
+        ] {
+            assert_eq!(
+                held.allows(path, privilege),
+                expected,
+                "{privilege} on {path}"
+            );
+        }
+        assert!(!Permissions::default().allows("/vms/1", "VM.Audit"));
     }
 }
