@@ -318,3 +318,58 @@ impl Reason {
         self.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use strum::VariantArray;
+
+    use super::{ConditionType, Effect, Reason, Status, TABLE, verdict};
+
+    #[test]
+    fn every_reason_and_condition_is_in_the_table() {
+        let used: BTreeSet<Reason> = TABLE.iter().map(|row| row.reason).collect();
+        assert_eq!(used, Reason::VARIANTS.iter().copied().collect());
+        let used: BTreeSet<ConditionType> = TABLE.iter().map(|row| row.condition).collect();
+        let summaries = BTreeSet::from([ConditionType::Reconciling, ConditionType::Stalled]);
+        let own: BTreeSet<ConditionType> = ConditionType::VARIANTS.iter().copied().collect();
+        assert_eq!(used, &own - &summaries);
+    }
+
+    #[test]
+    fn no_pair_stands_twice() {
+        let pairs: BTreeSet<_> = TABLE
+            .iter()
+            .map(|row| (row.condition, row.reason))
+            .collect();
+        assert_eq!(pairs.len(), TABLE.len());
+    }
+
+    #[test]
+    fn what_holds_never_lowers_ready_and_what_is_unmet_is_somebodys_move() {
+        for row in TABLE {
+            if row.status == Status::True {
+                assert!(
+                    !row.lowers_ready && row.effect == Effect::Neutral,
+                    "{row:?}"
+                );
+            } else if row.lowers_ready {
+                assert_ne!(row.effect, Effect::Neutral, "{row:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_the_words_of_the_api() {
+        assert_eq!(Reason::VmidTaken.as_str(), "VmidTaken");
+        assert_eq!(ConditionType::GpuAllocated.as_str(), "GpuAllocated");
+        assert_eq!("RootRequired".parse(), Ok(Reason::RootRequired));
+        assert!(verdict(ConditionType::Ready, Reason::Sealed).is_none());
+        assert_eq!(
+            verdict(ConditionType::ConfigInSync, Reason::RestartRequired)
+                .map(|row| row.lowers_ready),
+            Some(false)
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! `LxcContainer`: a container that runs.
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
@@ -10,8 +10,8 @@ use crate::probe::Probe;
 use crate::status::LxcStatus;
 use crate::vllm::Vllm;
 
-/// A container that runs: cloned from a template or created from an OS template, set up, and probed.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+/// What the container shall be.
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "phoenix-hypervisor.io",
     version = "v1alpha1",
@@ -24,38 +24,7 @@ use crate::vllm::Vllm;
     status = "LxcStatus",
     derive = "PartialEq",
     selectable = ".status.hypervisor",
-    printcolumn(name = "VMID", type_ = "integer", json_path = ".status.vmid"),
-    printcolumn(name = "Node", type_ = "string", json_path = ".status.node"),
-    printcolumn(
-        name = "Source",
-        type_ = "string",
-        json_path = ".status.display.source"
-    ),
-    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
-    printcolumn(name = "GPUs", type_ = "string", json_path = ".status.display.gpus"),
-    printcolumn(name = "vLLM", type_ = "string", json_path = ".status.display.vllm"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    )
+    selectable = ".status.vmid"
 )]
 #[serde(rename_all = "camelCase")]
 pub struct LxcContainerSpec {
@@ -91,9 +60,12 @@ pub struct LxcContainerSpec {
     Eq,
 )]
 pub enum PowerState {
+    /// It runs.
     #[default]
     Running,
+    /// It is stopped.
     Stopped,
+    /// Written by a version that knows more.
     #[schemars(skip)]
     #[serde(other)]
     Unknown,

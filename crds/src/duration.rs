@@ -139,3 +139,56 @@ impl JsonSchema for Duration {
         json_schema!({ "type": "string", "minLength": 2, "maxLength": MAX_LENGTH, "pattern": PATTERN })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Duration, MAX_LENGTH, PATTERN};
+
+    #[test]
+    fn units_add_up() {
+        let millis = |text: &str| text.parse::<Duration>().unwrap().get().as_millis();
+        assert_eq!(millis("90s"), 90_000);
+        assert_eq!(millis("1h30m"), 5_400_000);
+        assert_eq!(millis("1m5s7ms"), 65_007);
+        assert_eq!(millis("5ms"), 5);
+        assert_eq!(Duration::from_mins(90).to_string(), "1h30m");
+        assert_eq!(Duration::from_secs(0).to_string(), "0s");
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in [
+            "",
+            "90",
+            "1.5h",
+            "-1s",
+            "1s1m",
+            "1m1m",
+            "h",
+            "1d",
+            "1 s",
+            "99999999999999999999h",
+        ] {
+            assert!(text.parse::<Duration>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_can_be_read(millis in 0..u64::from(u32::MAX)) {
+            let duration = Duration(std::time::Duration::from_millis(millis));
+            prop_assert_eq!(duration.to_string().parse(), Ok(duration));
+        }
+
+        #[test]
+        fn whatever_the_schema_lets_in_can_be_read(text in "([0-9]{0,6}(h|m|s|ms|d)?){0,4}") {
+            let let_in = !text.is_empty() && regex::Regex::new(PATTERN).unwrap().is_match(&text);
+            let read = text.parse::<Duration>().is_ok();
+            // The schema also bounds the digits, so that all four parts fit.
+            prop_assert!(read || !let_in, "{}", text);
+            prop_assert!(!let_in || text.len() <= MAX_LENGTH as usize);
+        }
+    }
+}

@@ -1,15 +1,16 @@
 //! `Hypervisor`: the connection to one Proxmox VE host or cluster, and what was found there.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
 use crate::quantity::Quantity;
 use crate::schema;
 
-/// The connection to one Proxmox VE host or cluster, and its inventory.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+/// How to reach a Proxmox VE host or cluster, and what objects get from it.
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "phoenix-hypervisor.io",
     version = "v1alpha1",
@@ -19,37 +20,7 @@ use crate::schema;
     category = "phoenix",
     doc = "The connection to one Proxmox VE host or cluster, and its inventory.",
     status = "HypervisorStatus",
-    derive = "PartialEq",
-    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
-    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.display.nodes"),
-    printcolumn(name = "GPUs", type_ = "string", json_path = ".status.display.gpus"),
-    printcolumn(
-        name = "Containers",
-        type_ = "string",
-        json_path = ".status.display.containers"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    )
+    derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase")]
 pub struct HypervisorSpec {
@@ -58,7 +29,7 @@ pub struct HypervisorSpec {
         length(min = 1, max = 32),
         inner(length(min = 9, max = 512), regex(pattern = r"^https://[^\s/?#@]+/?$"))
     )]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub endpoints: Vec<String>,
 
     /// Which certificates to trust. Left out: those that the system trusts. There is no switch to trust any.
@@ -79,7 +50,7 @@ pub struct HypervisorSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<Defaults>,
 
-    /// The VMIDs that objects may ask for or are given. Left out: any may be asked for, and none is given.
+    /// The VMIDs that objects may ask for or are given. Left out: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vmid_range: Option<VmidRange>,
 
@@ -119,7 +90,7 @@ impl HypervisorSpec {
 }
 
 /// Which certificates of the API to trust.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
     /// Certificates of the authorities to trust, as PEM. Proxmox's own is `/etc/pve/pve-root-ca.pem`.
@@ -136,12 +107,12 @@ pub struct Tls {
             regex(pattern = r"^[0-9a-fA-F]{2}(:?[0-9a-fA-F]{2}){31}$")
         )
     )]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub fingerprints: Vec<String>,
 }
 
 /// What objects get that leave it out.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Defaults {
     /// The node to create on. Left out: the only node, or else objects have to say.
@@ -179,12 +150,12 @@ pub struct Defaults {
         length(max = 3),
         inner(length(min = 2, max = 45), regex(pattern = r"^[0-9a-fA-F:.]+$"))
     )]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub nameservers: Vec<String>,
 }
 
 /// A range of VMIDs, both ends included.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct VmidRange {
     /// The first VMID, 100 to 999999999.
@@ -203,7 +174,7 @@ impl VmidRange {
 }
 
 /// How the operator reaches what runs inside containers.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Guest {
     /// Proxy for probes to containers without a route from here, such as `socks5://pve1.lan:1080` or `http://…`. Left out: none.
@@ -216,7 +187,7 @@ pub struct Guest {
 }
 
 /// How often Proxmox is asked.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Polling {
     /// How often the whole fleet is polled, in one call. Default: `10s`.
@@ -228,7 +199,7 @@ pub struct Polling {
 }
 
 /// What was found at a Hypervisor.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct HypervisorStatus {
     /// The generation of the spec that this status speaks of; -1 until the first one was evaluated.
@@ -248,25 +219,25 @@ pub struct HypervisorStatus {
     /// The nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub nodes: Vec<NodeStatus>,
 
     /// The storages, per node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into(), "name".into()]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node", "name"]))]
     pub storages: Vec<StorageStatus>,
 
     /// The GPUs, per node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into(), "index".into()]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node", "index"]))]
     pub gpus: Vec<HostGpuStatus>,
 
     /// Privileges that the token lacks, each with its path, such as `/vms: VM.Clone`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), inner(length(max = 256)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub missing_privileges: Vec<String>,
 
     /// Texts for kubectl's columns.
@@ -280,7 +251,7 @@ pub struct HypervisorStatus {
 }
 
 /// Which Proxmox this is.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// SHA-256 fingerprint of the cluster's own certificate authority.
@@ -290,12 +261,12 @@ pub struct Identity {
     /// The names of the nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub node_names: Vec<String>,
 }
 
 /// A node of a Proxmox cluster.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// The node's name.
@@ -317,7 +288,7 @@ pub struct NodeStatus {
 }
 
 /// A storage, as one node sees it.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageStatus {
     /// The node's name.
@@ -339,7 +310,7 @@ pub struct StorageStatus {
 }
 
 /// A GPU of a node.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct HostGpuStatus {
     /// The node's name.
@@ -374,12 +345,12 @@ pub struct HostGpuStatus {
     /// Who holds it, as `Kind namespace/name`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 400)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub held_by: Vec<String>,
 }
 
 /// Texts for kubectl's columns, which can neither count nor format.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct HypervisorDisplay {
     /// The nodes that are online, of all, such as `2/3`.

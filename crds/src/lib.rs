@@ -20,11 +20,13 @@ pub mod network;
 pub mod probe;
 pub mod quantity;
 pub mod reference;
+pub mod rules;
 pub mod setup;
 pub mod status;
 pub mod template;
 pub mod vllm;
 
+mod columns;
 mod schema;
 
 pub use conditions::{ConditionType, Reason};
@@ -46,12 +48,9 @@ pub const CATEGORY: &str = "phoenix";
 /// The finalizer on every object that has, or may have, something behind it in Proxmox.
 pub const FINALIZER: &str = "phoenix-hypervisor.io/finalizer";
 
-/// The annotations that a user may put on an object.
-pub mod annotation {
-    /// `"true"` stops every write to Proxmox and to the guest for this object.
-    pub const PAUSED: &str = "phoenix-hypervisor.io/paused";
-    /// Any new value restarts the container once.
-    pub const RESTART: &str = "phoenix-hypervisor.io/restart";
-    /// The digest of the reported difference: confirms the adoption of an existing container.
-    pub const ADOPT: &str = "phoenix-hypervisor.io/adopt";
-}
+/// Annotation of a user: `"true"` stops every write to Proxmox and to the guest for this object.
+pub const ANNOTATION_PAUSED: &str = "phoenix-hypervisor.io/paused";
+/// Annotation of a user: any new value restarts the container once.
+pub const ANNOTATION_RESTART: &str = "phoenix-hypervisor.io/restart";
+/// Annotation of a user: the digest of the reported difference confirms the adoption of an existing container.
+pub const ANNOTATION_ADOPT: &str = "phoenix-hypervisor.io/adopt";

@@ -3,7 +3,7 @@
 //! A template and a container differ in what happens at the end (sealed, or run and probed), so everything before the end
 //! is written once, here. The shared status is in [`crate::status`].
 
-use kube::{KubeSchema, ResourceExt};
+use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
@@ -18,7 +18,7 @@ use crate::status::LxcStatus;
 use crate::template::LxcTemplate;
 
 /// The shared part of the spec of both Lxc kinds.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LxcSpec {
     /// The Hypervisor that hosts the container. May be left out where exactly one exists. Resolved once and then kept in
@@ -63,7 +63,7 @@ pub struct LxcSpec {
     /// Network interfaces, by name. A clone has to name its own: two clones must not start with one address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub network: Vec<NetworkInterface>,
 
     /// Name resolution. What is left out is inherited from the source.
@@ -101,7 +101,7 @@ pub struct LxcSpec {
             regex(pattern = r"^[a-z0-9_][a-z0-9_+.-]*$")
         )
     )]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub tags: Vec<String>,
 
     /// Notes shown in Proxmox. The operator adds one line of its own at the end.
@@ -132,10 +132,10 @@ impl LxcSpec {
 }
 
 /// What a container is made from.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// An LxcTemplate in the same namespace, cloned once it is sealed. Either this or `osTemplate`.
+    /// A template in the same namespace, cloned once it is sealed. Either this or `osTemplate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_ref: Option<TemplateRef>,
 
@@ -158,7 +158,7 @@ pub struct Source {
 }
 
 /// CPU and memory of a container.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// Number of CPU cores, 1 to 8192.
@@ -186,7 +186,7 @@ pub struct Resources {
 }
 
 /// The root file system of a container.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rootfs {
     /// Storage that holds the volume. Left out: the source's, else the Hypervisor's `defaults.storage`. A linked clone
@@ -204,7 +204,7 @@ pub struct Rootfs {
 }
 
 /// Abilities of a container beyond the ordinary. All but `nesting` need root's password in the Hypervisor's Secret.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Features {
     /// Containers inside the container: needed by Docker and by recent systemd.
@@ -229,7 +229,7 @@ pub struct Features {
         length(max = 16),
         inner(length(min = 1, max = 31), regex(pattern = r"^[a-zA-Z0-9_.-]+$"))
     )]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub mount: Vec<String>,
 
     /// `/sys` writable in an unprivileged container.
@@ -238,17 +238,17 @@ pub struct Features {
 }
 
 /// NVIDIA GPUs of the node that the container may use.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Gpus {
     /// Indices of the GPUs on the node (the number in `/dev/nvidia<index>`), 0 to 255.
     #[schemars(length(min = 1, max = 64), inner(range(min = 0, max = 255)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub indices: Vec<i64>,
 }
 
 /// When a container is started with its node.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Boot {
     /// Whether the node starts the container when it boots. Default: false.
@@ -265,13 +265,17 @@ pub struct Boot {
     pub up_delay: Option<Duration>,
 }
 
-/// What becomes of a container in Proxmox when its object is deleted.
+/// What becomes of the container in Proxmox when this object is deleted: `Delete` or `Retain`. Left out: `Delete` for a
+/// container that the operator created.
 #[derive(
     JsonSchema, Serialize, Deserialize, Display, IntoStaticStr, Clone, Copy, Debug, PartialEq, Eq,
 )]
 pub enum DeletionPolicy {
+    /// It is deleted, with its volumes.
     Delete,
+    /// It stays as it is, without the operator's mark.
     Retain,
+    /// Written by a version that knows more.
     #[schemars(skip)]
     #[serde(other)]
     Unknown,

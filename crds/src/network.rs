@@ -1,10 +1,10 @@
 //! Network interfaces and name resolution of a container.
 
-use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One network interface of the container.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkInterface {
     /// Name of the interface inside the container, such as `eth0`. Unique in the list.
@@ -27,7 +27,7 @@ pub struct NetworkInterface {
     )]
     pub address: Option<String>,
 
-    /// IPv4 gateway. Left out with a static address: the hypervisor's `defaults.gateway`, on the first such interface only.
+    /// IPv4 gateway. Left out with a static address: the hypervisor's `defaults.gateway`, where this is the only interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 7, max = 15),
@@ -77,7 +77,7 @@ pub struct NetworkInterface {
 }
 
 /// Name resolution inside the container.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Dns {
     /// Addresses of the name servers, at most 3. Left out: inherited from the source, else the hypervisor's
@@ -87,7 +87,7 @@ pub struct Dns {
         length(max = 3),
         inner(length(min = 2, max = 45), regex(pattern = r"^[0-9a-fA-F:.]+$"))
     )]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub nameservers: Vec<String>,
 
     /// DNS search domain. Left out: inherited from the source, else the node's.

@@ -1,12 +1,11 @@
 //! An HTTP probe that decides whether a running container is Ready.
 
-use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
 
 /// An HTTP request to the container that must be answered as expected before the container is Ready.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Probe {
     /// `http` or `https`. Default: `http`.
@@ -56,15 +55,18 @@ impl Probe {
     }
 }
 
-/// How a probe speaks to the container.
+/// `http` or `https`. Default: `http`.
 #[derive(
     JsonSchema, Serialize, Deserialize, Display, IntoStaticStr, Clone, Copy, Debug, PartialEq, Eq,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Scheme {
+    /// Plain HTTP.
     Http,
+    /// HTTP over TLS.
     Https,
+    /// Written by a version that knows more.
     #[schemars(skip)]
     #[serde(other)]
     Unknown,

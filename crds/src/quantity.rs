@@ -8,7 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Bytes in a MiB, the unit of Proxmox for memory.
 pub const MEBIBYTE: u64 = 1 << 20;
@@ -16,12 +17,12 @@ pub const MEBIBYTE: u64 = 1 << 20;
 pub const GIBIBYTE: u64 = 1 << 30;
 
 /// The same expression as in the schema: digits, an optional fraction, an optional suffix.
-pub(crate) const PATTERN: &str = r"^[0-9]{1,18}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
-/// Eighteen digits, a point, nine digits and a suffix fit.
-pub(crate) const MAX_LENGTH: u32 = 30;
+pub(crate) const PATTERN: &str = r"^[0-9]{1,20}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
+/// Twenty digits (as many as a `u64` has), a point, nine digits and a suffix fit.
+pub(crate) const MAX_LENGTH: u32 = 32;
 
 /// An amount of memory or disk as a Kubernetes quantity.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Serialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(transparent)]
 pub struct Quantity(String);
 
@@ -135,10 +136,10 @@ fn parse(text: &str) -> Result<u64, QuantityError> {
     if whole.is_empty() || fraction.contains('.') {
         return Err(malformed());
     }
-    if whole.len() > 18 || fraction.len() > 9 {
+    if whole.len() > 20 || fraction.len() > 9 {
         return Err(QuantityError::TooLarge(text.to_owned()));
     }
-    // At most 27 digits times 2^50: below 2^128 only for 26, hence the checked product.
+    // At most 29 digits times 2^50 can be above 2^128, hence the checked product.
     let digits: u128 = format!("{whole}{fraction}")
         .parse()
         .map_err(|_| malformed())?;
@@ -167,6 +168,35 @@ impl fmt::Display for Quantity {
     }
 }
 
+impl<'de> Deserialize<'de> for Quantity {
+    /// Takes any text and any integer: a stored object must never fail to decode, so what it says is read on use.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrInteger;
+
+        impl Visitor<'_> for TextOrInteger {
+            type Value = Quantity;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a quantity, such as 512Mi, or a number of bytes")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Quantity, E> {
+                Ok(Quantity(text.to_owned()))
+            }
+
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Quantity, E> {
+                Ok(Quantity(bytes.to_string()))
+            }
+
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Quantity, E> {
+                Ok(Quantity(bytes.to_string()))
+            }
+        }
+
+        deserializer.deserialize_any(TextOrInteger)
+    }
+}
+
 impl JsonSchema for Quantity {
     fn schema_name() -> Cow<'static, str> {
         "Quantity".into()
@@ -177,6 +207,113 @@ impl JsonSchema for Quantity {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "maxLength": MAX_LENGTH, "pattern": PATTERN })
+        json_schema!({
+            "anyOf": [{ "type": "integer" }, { "type": "string" }],
+            "x-kubernetes-int-or-string": true,
+            "maxLength": MAX_LENGTH,
+            "pattern": PATTERN,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{GIBIBYTE, MEBIBYTE, PATTERN, Quantity, QuantityError};
+
+    fn quantity(text: &str) -> Result<Quantity, QuantityError> {
+        text.parse()
+    }
+
+    #[test]
+    fn suffixes_are_those_of_kubernetes() {
+        let bytes = |text| quantity(text).unwrap().bytes().unwrap();
+        assert_eq!(bytes("7"), 7);
+        assert_eq!(bytes("2k"), 2_000);
+        assert_eq!(bytes("2Ki"), 2_048);
+        assert_eq!(bytes("3M"), 3_000_000);
+        assert_eq!(bytes("512Mi"), 512 * MEBIBYTE);
+        assert_eq!(bytes("1.5Gi"), 1_610_612_736);
+        assert_eq!(bytes("0.5T"), 500_000_000_000);
+        assert_eq!(bytes("1Pi"), 1 << 50);
+    }
+
+    #[test]
+    fn what_does_not_come_out_even_is_an_error() {
+        assert_eq!(
+            quantity("0.3").unwrap_err(),
+            QuantityError::FractionOfByte("0.3".to_owned())
+        );
+        let not_whole = |text: &str, unit| {
+            Err(QuantityError::NotWhole {
+                text: text.to_owned(),
+                unit,
+            })
+        };
+        assert_eq!(quantity("1G").unwrap().mebibytes(), not_whole("1G", "MiB"));
+        assert_eq!(
+            quantity("1.5Gi").unwrap().gibibytes(),
+            not_whole("1.5Gi", "GiB")
+        );
+        assert_eq!(quantity("1.5Gi").unwrap().mebibytes(), Ok(1536));
+        assert_eq!(
+            quantity("99999999999999999999P").unwrap_err(),
+            QuantityError::TooLarge("99999999999999999999P".to_owned())
+        );
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in [
+            "",
+            "Gi",
+            "-1Gi",
+            "1 Gi",
+            "1gb",
+            "1.",
+            ".5Gi",
+            "1.2.3",
+            "1e3",
+            "1KiB",
+            "\u{661}Gi",
+        ] {
+            assert_eq!(
+                quantity(text),
+                Err(QuantityError::Malformed(text.to_owned())),
+                "{text}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_kept(bytes: u64) {
+            prop_assert_eq!(Quantity::from_bytes(bytes).bytes(), Ok(bytes));
+        }
+
+        #[test]
+        fn mebibytes_are_kept(mebibytes in 0..u64::MAX / MEBIBYTE) {
+            prop_assert_eq!(Quantity::from_mebibytes(mebibytes).mebibytes(), Ok(mebibytes));
+        }
+
+        #[test]
+        fn gibibytes_are_kept(gibibytes in 0..u64::MAX / GIBIBYTE) {
+            prop_assert_eq!(Quantity::from_gibibytes(gibibytes).gibibytes(), Ok(gibibytes));
+        }
+
+        #[test]
+        fn a_fraction_counts_as_the_smaller_unit_does(whole in 0..1_000_000_u64, quarter in 0..4_u64) {
+            let text = format!("{whole}.{:02}Gi", quarter * 25);
+            prop_assert_eq!(quantity(&text).unwrap().mebibytes(), Ok(whole * 1024 + quarter * 256));
+        }
+
+        #[test]
+        fn the_schema_lets_in_what_can_be_read(text in "[0-9]{0,21}(\\.[0-9]{0,10})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P|m|E)?") {
+            let let_in = regex::Regex::new(PATTERN).unwrap().is_match(&text);
+            let read = quantity(&text);
+            let arithmetic = matches!(read, Err(QuantityError::FractionOfByte(_) | QuantityError::TooLarge(_)));
+            prop_assert!(if let_in { read.is_ok() || arithmetic } else { read.is_err() }, "{} {:?}", text, read);
+        }
     }
 }

@@ -1,28 +1,28 @@
 //! References from one object to another, by name. A reference never crosses a namespace.
 
-use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The `Hypervisor` that hosts the container.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct HypervisorRef {
     /// Name of the Hypervisor object.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 63))]
     pub name: String,
 }
 
 /// An `LxcTemplate` in the same namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateRef {
-    /// Name of the LxcTemplate object, in the same namespace.
+    /// Name of the `LxcTemplate`, in the same namespace.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
 }
 
 /// One key of a `ConfigMap` in the same namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapKeyRef {
     /// Name of the ConfigMap, in the same namespace.
@@ -34,7 +34,7 @@ pub struct ConfigMapKeyRef {
 }
 
 /// One key of a `Secret` in the same namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret, in the same namespace.
@@ -46,7 +46,7 @@ pub struct SecretKeyRef {
 }
 
 /// A secret value, by reference: it is never written into an object.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretSource {
     /// The key of a Secret that holds the value.

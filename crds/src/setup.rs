@@ -1,13 +1,13 @@
 //! What is run inside a container once, to make of it what it shall be.
 
-use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
 use crate::reference::ConfigMapKeyRef;
 
 /// A script that is run as root inside the container, once per content.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Setup {
     /// The script itself. Its first line may name the interpreter; without one it is run by `/bin/sh`. Either this or
@@ -37,7 +37,7 @@ pub struct Setup {
 }
 
 /// Where a setup script is kept.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ScriptSource {
     /// The key of a ConfigMap that holds the script.

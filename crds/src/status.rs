@@ -5,7 +5,7 @@
 //! and usage are metrics.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
 
@@ -15,7 +15,7 @@ use crate::quantity::Quantity;
 use crate::schema;
 
 /// What the operator found and did.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LxcStatus {
     /// The generation of the spec that this status speaks of; -1 until the first one was evaluated.
@@ -46,7 +46,7 @@ pub struct LxcStatus {
     /// The container's addresses, without prefix length.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 45)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub addresses: Vec<String>,
 
     /// Short hash over what shaped the container's disk, as of an image's layer.
@@ -65,7 +65,7 @@ pub struct LxcStatus {
     /// The steps ahead, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub plan: Vec<String>,
 
     /// The latest run of the setup script.
@@ -83,7 +83,7 @@ pub struct LxcStatus {
     /// The GPUs that the container holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["index".into()]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["index"]))]
     pub gpus: Vec<GpuStatus>,
 
     /// The vLLM server.
@@ -133,7 +133,7 @@ pub enum State {
 }
 
 /// What a container was made from.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceStatus {
     /// The template's name, or the OS template's volume ID.
@@ -151,7 +151,7 @@ pub struct SourceStatus {
 }
 
 /// A Proxmox task that is under way.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskStatus {
     /// Proxmox's identifier of the task.
@@ -172,7 +172,7 @@ pub struct TaskStatus {
 }
 
 /// A run of the setup script.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SetupStatus {
     /// Number of the attempt, from 1.
@@ -198,7 +198,7 @@ pub struct SetupStatus {
 }
 
 /// What stands behind a template's snapshot.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotStatus {
     /// The name that clones use.
@@ -224,7 +224,7 @@ pub struct SnapshotStatus {
 }
 
 /// The values in use that a spec left out.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Resolved {
     /// The host name.
@@ -240,7 +240,7 @@ pub struct Resolved {
     /// The network interfaces, with the bridge and gateway in use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub network: Vec<NetworkInterface>,
     /// Name resolution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,7 +254,7 @@ pub struct Resolved {
 }
 
 /// A GPU that a container holds.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuStatus {
     /// The GPU's index on the node.
@@ -282,7 +282,7 @@ pub struct GpuStatus {
 }
 
 /// What is known of a vLLM server.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct VllmStatus {
     /// How far the server is, in one word: the reason of `VllmReady`.
@@ -296,7 +296,7 @@ pub struct VllmStatus {
     /// The names of the models that it serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 512)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub models: Vec<String>,
     /// vLLM's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -313,7 +313,7 @@ pub struct VllmStatus {
 }
 
 /// Texts for kubectl's columns, which can neither join nor format.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct LxcDisplay {
     /// The source, short: the template's name, or the OS template's distribution and release.

@@ -1,6 +1,6 @@
 //! `LxcTemplate`: a layer of the hierarchy, set up once and sealed for others to clone.
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
@@ -8,8 +8,8 @@ use strum::{Display, IntoStaticStr};
 use crate::lxc::LxcSpec;
 use crate::status::LxcStatus;
 
-/// A layer of the hierarchy: a container that is built once, set up, and sealed into a snapshot that others clone.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+/// What the template shall be.
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "phoenix-hypervisor.io",
     version = "v1alpha1",
@@ -22,46 +22,7 @@ use crate::status::LxcStatus;
     status = "LxcStatus",
     derive = "PartialEq",
     selectable = ".status.hypervisor",
-    printcolumn(name = "VMID", type_ = "integer", json_path = ".status.vmid"),
-    printcolumn(name = "Node", type_ = "string", json_path = ".status.node"),
-    printcolumn(
-        name = "Source",
-        type_ = "string",
-        json_path = ".status.display.source"
-    ),
-    printcolumn(
-        name = "Snapshot",
-        type_ = "string",
-        json_path = ".status.snapshot.name"
-    ),
-    printcolumn(
-        name = "Strategy",
-        type_ = "string",
-        json_path = ".status.snapshot.strategy"
-    ),
-    printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    )
+    selectable = ".status.vmid"
 )]
 #[serde(rename_all = "camelCase")]
 pub struct LxcTemplateSpec {
@@ -74,7 +35,7 @@ pub struct LxcTemplateSpec {
 }
 
 /// How a template is sealed.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotSpec {
     /// The name that clones use for the sealed state, such as `base-snapshot`: a letter, then up to 39 letters, digits, `_` or `-`.
@@ -105,10 +66,14 @@ pub struct SnapshotSpec {
     Eq,
 )]
 pub enum Strategy {
+    /// By the storage of the template's volumes.
     #[default]
     Auto,
+    /// Converted into a Proxmox template, whose clones share its blocks.
     Linked,
+    /// A stopped container with a snapshot, whose clones are copies.
     Full,
+    /// Written by a version that knows more.
     #[schemars(skip)]
     #[serde(other)]
     Unknown,

@@ -1,6 +1,6 @@
 //! A vLLM server inside a container, described instead of scripted.
 
-use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
@@ -11,7 +11,7 @@ pub const DEFAULT_EXECUTABLE: &str = "/opt/vllm/bin/vllm";
 
 /// A vLLM server: the operator writes its systemd unit, starts it, restarts it when this changes, and reports it ready
 /// when the model answers. A new model needs neither a script nor a new container.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Vllm {
     /// The model to serve: a Hugging Face repository such as `Qwen/Qwen3-Coder-30B-A3B-Instruct`, or a path inside the container.
@@ -67,13 +67,13 @@ pub struct Vllm {
     /// Further arguments of `vllm serve`, one per item, such as `--max-model-len=32768`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), inner(length(min = 1, max = 4096)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub extra_args: Vec<String>,
 
     /// Environment variables of the server. Secrets don't belong here: see `huggingFaceToken` and `apiKey`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
 
     /// Token for models that Hugging Face gives to signed-in users only.
@@ -123,7 +123,7 @@ impl Vllm {
 }
 
 /// One environment variable.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
     /// Name of the variable. Unique in the list.
