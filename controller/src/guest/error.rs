@@ -23,8 +23,16 @@ pub enum GuestError {
         /// The holder as the lock file names it.
         holder: String,
     },
+    /// Proxmox did not open the console; nothing was done.
+    #[error("the container's console could not be opened: {cause}")]
+    Unreached {
+        /// Proxmox's answer.
+        cause: String,
+    },
     /// The connection ended before the answer was complete.
-    #[error("the connection to the container's console was lost while {during} ({cause}); whether it was carried out is not known")]
+    #[error(
+        "the connection to the container's console was lost while {during} ({cause}); whether it was carried out is not known"
+    )]
     Lost {
         /// What was under way.
         during: &'static str,
@@ -60,11 +68,24 @@ pub enum GuestError {
 }
 
 impl GuestError {
+    /// The caller's own limit was reached.
+    pub fn timeout(during: &'static str, after: Duration) -> Self {
+        Self::Timeout { during, after }
+    }
+
+    /// The console could not be opened: nothing was done.
+    pub fn unreached(error: &proxmox_client::Error) -> Self {
+        Self::Unreached {
+            cause: error.to_string(),
+        }
+    }
+
     /// A static name for metrics and logs.
     pub fn label(&self) -> &'static str {
         match self {
             Self::ConsoleBusy { .. } => "console_busy",
             Self::Locked { .. } => "locked",
+            Self::Unreached { .. } => "unreached",
             Self::Lost { .. } => "lost",
             Self::Timeout { .. } => "timeout",
             Self::Protocol { .. } => "protocol",

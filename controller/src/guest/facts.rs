@@ -122,9 +122,9 @@ pub struct SetupState {
 pub struct VllmUnit {
     /// The hash of the arguments that the running engine was started with; of the installed unit where none runs.
     pub args_hash: String,
-    /// systemd's ActiveState.
+    /// systemd's `ActiveState`.
     pub active: String,
-    /// systemd's SubState.
+    /// systemd's `SubState`.
     pub sub: String,
     /// How often systemd has restarted it by itself.
     pub restarts: u32,

@@ -50,24 +50,39 @@ pub(super) fn judge(seen: &[u8]) -> Verdict {
     if lines.iter().any(|line| line == MARK || line == READY) {
         return Verdict::OurLoop;
     }
-    if lines.iter().any(|line| line.contains("dtach terminating") || line.contains("is not running")) {
-        return Verdict::NoShell(lines.into_iter().find(|line| !line.trim().is_empty()).unwrap_or_default());
+    if lines
+        .iter()
+        .any(|line| line.contains("dtach terminating") || line.contains("is not running"))
+    {
+        return Verdict::NoShell(
+            lines
+                .into_iter()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or_default(),
+        );
     }
     match rest {
         // Cut in the middle of what could be either a redrawn line or a banner.
         b"\r" | b"\r\r" => return Verdict::Unclear,
         [b'\r', next, ..] if !matches!(next, b'\r' | b'\n') => {
-            return Verdict::Foreign("a shell waits at its prompt, perhaps with half a command typed");
+            return Verdict::Foreign(
+                "a shell waits at its prompt, perhaps with half a command typed",
+            );
         }
         _ => {}
     }
     if last.trim_end().ends_with("login:") || last.trim_end().ends_with("assword:") {
-        return Verdict::Foreign("it shows a login prompt (the container's cmode is not `shell`, or an older session lives on)");
+        return Verdict::Foreign(
+            "it shows a login prompt (the container's cmode is not `shell`, or an older session lives on)",
+        );
     }
     if !is_prompt(&last) {
         return Verdict::Unclear;
     }
-    let mut before = lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty());
+    let mut before = lines
+        .iter()
+        .map(|line| line.trim())
+        .filter(|line| !line.is_empty());
     match before.next() {
         None if lines.is_empty() => Verdict::Fresh,
         Some(first) if first.starts_with("BusyBox v") => Verdict::Fresh,
@@ -78,7 +93,9 @@ pub(super) fn judge(seen: &[u8]) -> Verdict {
 /// Why a session that stayed `Silent` or `Unclear` is taken for somebody's.
 pub(super) fn give_up(verdict: &Verdict) -> &'static str {
     match verdict {
-        Verdict::Silent => "it shows nothing: a program is running in it, or a shell without a line editor was left open",
+        Verdict::Silent => {
+            "it shows nothing: a program is running in it, or a shell without a line editor was left open"
+        }
         _ => "a program is printing in it",
     }
 }

@@ -42,7 +42,11 @@ const SLICE: Duration = Duration::from_secs(25);
 ///
 /// Not cancelled half-way: a future that is dropped leaves at most our idle loop on the console, which the next connection finds
 /// and uses. All operations may be repeated after any error.
-pub async fn run(terminal: impl Terminal, key: &GuestKey, op: &GuestOp) -> Result<GuestFacts, GuestError> {
+pub async fn run(
+    terminal: impl Terminal,
+    key: &GuestKey,
+    op: &GuestOp,
+) -> Result<GuestFacts, GuestError> {
     run_in(terminal, Place { root: "", key }, op, Timing::PRODUCTION).await
 }
 
@@ -58,9 +62,15 @@ async fn run_in(
     result
 }
 
-async fn work<T: Terminal>(shell: &mut Shell<T>, place: Place<'_>, op: &GuestOp) -> Result<GuestFacts, GuestError> {
+async fn work<T: Terminal>(
+    shell: &mut Shell<T>,
+    place: Place<'_>,
+    op: &GuestOp,
+) -> Result<GuestFacts, GuestError> {
     let deadline = match op {
-        GuestOp::AwaitBoot { limit } | GuestOp::AwaitSetup { limit } => Some(Instant::now() + *limit),
+        GuestOp::AwaitBoot { limit } | GuestOp::AwaitSetup { limit } => {
+            Some(Instant::now() + *limit)
+        }
         _ => None,
     };
     loop {
@@ -85,20 +95,36 @@ async fn work<T: Terminal>(shell: &mut Shell<T>, place: Place<'_>, op: &GuestOp)
     }
 }
 
-async fn inspect<T: Terminal>(shell: &mut Shell<T>, place: Place<'_>) -> Result<GuestFacts, GuestError> {
+async fn inspect<T: Terminal>(
+    shell: &mut Shell<T>,
+    place: Place<'_>,
+) -> Result<GuestFacts, GuestError> {
     const DURING: &str = "inspecting";
     let output = checked(shell, &place.inspect(), DURING).await?;
-    report::parse(&output, &place.key.to_string()).map_err(|detail| GuestError::Protocol { during: DURING, detail })
+    report::parse(&output, &place.key.to_string()).map_err(|detail| GuestError::Protocol {
+        during: DURING,
+        detail,
+    })
 }
 
-async fn checked<T: Terminal>(shell: &mut Shell<T>, script: &Script, during: &'static str) -> Result<Vec<u8>, GuestError> {
+async fn checked<T: Terminal>(
+    shell: &mut Shell<T>,
+    script: &Script,
+    during: &'static str,
+) -> Result<Vec<u8>, GuestError> {
     let files: Vec<&[u8]> = script.files.iter().map(Vec::as_slice).collect();
-    let Output { exit, bytes } = shell.run(&script.text, &files, during, script.limit).await?;
+    let Output { exit, bytes } = shell
+        .run(&script.text, &files, during, script.limit)
+        .await?;
     let said = || stream::tail(&stream::printable(&bytes), 1024).to_owned();
     match exit {
         0 => Ok(bytes),
         HELD_BY_ANOTHER => Err(GuestError::Locked { holder: said() }),
-        exit => Err(GuestError::Failed { op: during, exit, output: said() }),
+        exit => Err(GuestError::Failed {
+            op: during,
+            exit,
+            output: said(),
+        }),
     }
 }
 

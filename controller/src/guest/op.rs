@@ -20,7 +20,10 @@ impl fmt::Display for GuestKey {
     /// The key as it stands in the guest: VMID and uid, with nothing in it that a path or a shell would take for more.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-", self.vmid)?;
-        self.uid.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').try_for_each(|c| write!(f, "{c}"))
+        self.uid
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+            .try_for_each(|c| write!(f, "{c}"))
     }
 }
 

@@ -18,7 +18,9 @@ pub(super) fn parse(output: &[u8], key: &str) -> Result<GuestFacts, String> {
     let text = std::str::from_utf8(output).map_err(|_| "the report is not text".to_owned())?;
     let mut report = Report::default();
     for line in text.lines() {
-        let (name, value) = line.split_once('=').ok_or_else(|| format!("no key in {line:?}"))?;
+        let (name, value) = line
+            .split_once('=')
+            .ok_or_else(|| format!("no key in {line:?}"))?;
         match name {
             "gpu" => report.gpus.push(value),
             "minor" => report.minors.push(value),
@@ -83,11 +85,19 @@ impl Report<'_> {
             default_route: self.has("default_route"),
             resolves: self.has("resolves"),
             state: self.has("state").then(|| self.state(key)).transpose()?,
-            vllm: self.has("vllm.unit_hash").then(|| self.vllm()).transpose()?,
+            vllm: self
+                .has("vllm.unit_hash")
+                .then(|| self.vllm())
+                .transpose()?,
             gpus,
             nvidia_error,
-            host_driver: self.text("host_driver")?.and_then(|text| driver_version(&text)),
-            os: self.text("os")?.map(|os| os.trim().trim_matches(['"', '\'']).to_owned()).filter(|os| !os.is_empty()),
+            host_driver: self
+                .text("host_driver")?
+                .and_then(|text| driver_version(&text)),
+            os: self
+                .text("os")?
+                .map(|os| os.trim().trim_matches(['"', '\'']).to_owned())
+                .filter(|os| !os.is_empty()),
         })
     }
 
@@ -96,20 +106,34 @@ impl Report<'_> {
     }
 
     fn number<N: FromStr>(&self, name: &str) -> Result<Option<N>, String> {
-        let Some(value) = self.values.get(name) else { return Ok(None) };
-        value.trim().parse().map(Some).map_err(|_| format!("{name} is no number: {value:?}"))
+        let Some(value) = self.values.get(name) else {
+            return Ok(None);
+        };
+        value
+            .trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("{name} is no number: {value:?}"))
     }
 
     /// Free text: it travels as base64.
     fn text(&self, name: &str) -> Result<Option<String>, String> {
-        let Some(value) = self.values.get(name) else { return Ok(None) };
-        let bytes = BASE64.decode(value).map_err(|_| format!("{name} is not base64"))?;
+        let Some(value) = self.values.get(name) else {
+            return Ok(None);
+        };
+        let bytes = BASE64
+            .decode(value)
+            .map_err(|_| format!("{name} is not base64"))?;
         Ok(Some(printable(&bytes)))
     }
 
     fn state(&self, key: &str) -> Result<GuestState, String> {
         let setup = self.has("setup.phase").then(|| self.setup()).transpose()?;
-        Ok(GuestState { key: key.to_owned(), personalised: self.has("personalised"), setup })
+        Ok(GuestState {
+            key: key.to_owned(),
+            personalised: self.has("personalised"),
+            setup,
+        })
     }
 
     fn setup(&self) -> Result<SetupState, String> {
@@ -126,15 +150,29 @@ impl Report<'_> {
     }
 
     fn vllm(&self) -> Result<VllmUnit, String> {
-        let shown = |name: &str| self.values.get(name).copied().unwrap_or_default().to_owned();
+        let shown = |name: &str| {
+            self.values
+                .get(name)
+                .copied()
+                .unwrap_or_default()
+                .to_owned()
+        };
         let active = shown("vllm.show.ActiveState");
         let running_hash = shown("vllm.running_hash");
         Ok(VllmUnit {
-            args_hash: if running_hash.is_empty() { shown("vllm.unit_hash") } else { running_hash },
+            args_hash: if running_hash.is_empty() {
+                shown("vllm.unit_hash")
+            } else {
+                running_hash
+            },
             sub: shown("vllm.show.SubState"),
             restarts: self.number("vllm.show.NRestarts")?.unwrap_or(0),
             exit_status: self.exit_status()?,
-            since: if active == "active" { self.since() } else { None },
+            since: if active == "active" {
+                self.since()
+            } else {
+                None
+            },
             executable_found: self.has("vllm.executable"),
             journal_tail: tail(&self.text("vllm.journal")?.unwrap_or_default(), TAIL).to_owned(),
             active,
@@ -153,14 +191,20 @@ impl Report<'_> {
 
     /// `@1732474075`; older versions of systemd write a date, which isn't worth a calendar.
     fn since(&self) -> Option<i64> {
-        self.values.get("vllm.show.ActiveEnterTimestamp")?.strip_prefix('@')?.parse().ok()
+        self.values
+            .get("vllm.show.ActiveEnterTimestamp")?
+            .strip_prefix('@')?
+            .parse()
+            .ok()
     }
 
     /// The cards, and what `nvidia-smi` printed instead of one.
     fn gpus(&self) -> Result<(Vec<GpuFact>, Option<String>), String> {
         let mut minors = HashMap::new();
         for line in &self.minors {
-            let (address, minor) = line.split_once(' ').ok_or_else(|| format!("no minor in {line:?}"))?;
+            let (address, minor) = line
+                .split_once(' ')
+                .ok_or_else(|| format!("no minor in {line:?}"))?;
             if let Ok(minor) = minor.trim().parse::<u32>() {
                 minors.insert(pci_address(address), minor);
             }
@@ -212,7 +256,9 @@ fn phase(line: &str) -> Result<(SetupPhase, Option<i64>), String> {
 /// A line of `--query-gpu=uuid,pci.bus_id,memory.total,driver_version,name`.
 fn gpu(line: &str) -> Option<GpuFact> {
     let fields: Vec<&str> = line.splitn(5, ',').map(str::trim).collect();
-    let [uuid, address, memory, driver, name] = fields[..] else { return None };
+    let [uuid, address, memory, driver, name] = fields[..] else {
+        return None;
+    };
     Some(GpuFact {
         minor: None,
         uuid: uuid.starts_with("GPU-").then(|| uuid.to_owned())?,
@@ -241,7 +287,9 @@ fn driver_version(text: &str) -> Option<String> {
         let parts: Vec<&str> = word.split('.').collect();
         parts.len() >= 2
             && parts[0].len() >= 3
-            && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+            && parts
+                .iter()
+                .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
     };
     text.split_whitespace().find(is_version).map(str::to_owned)
 }

@@ -44,15 +44,44 @@ impl Place<'_> {
         let seconds = slice.as_secs().max(1);
         Some(match op {
             GuestOp::Inspect => return None,
-            GuestOp::AwaitBoot { .. } => self.waiting(include_str!("script/await_boot.sh"), seconds),
-            GuestOp::AwaitSetup { .. } => self.waiting(include_str!("script/await_setup.sh"), seconds),
-            GuestOp::Personalise => self.script(include_str!("script/personalise.sh"), &[], Vec::new(), minutes(4)),
+            GuestOp::AwaitBoot { .. } => {
+                self.waiting(include_str!("script/await_boot.sh"), seconds)
+            }
+            GuestOp::AwaitSetup { .. } => {
+                self.waiting(include_str!("script/await_setup.sh"), seconds)
+            }
+            GuestOp::Personalise => self.script(
+                include_str!("script/personalise.sh"),
+                &[],
+                Vec::new(),
+                minutes(4),
+            ),
             GuestOp::StartSetup(run) => self.start_setup(run),
             GuestOp::ApplyVllm { unit } => self.apply_vllm(unit),
-            GuestOp::RestartVllm => self.script(include_str!("script/restart_vllm.sh"), &[], Vec::new(), minutes(2)),
-            GuestOp::StopVllm => self.script(include_str!("script/stop_vllm.sh"), &[], Vec::new(), minutes(3)),
-            GuestOp::RemoveVllm => self.script(include_str!("script/remove_vllm.sh"), &[], Vec::new(), minutes(4)),
-            GuestOp::CleanForSeal => self.script(include_str!("script/clean_for_seal.sh"), &[], Vec::new(), minutes(5)),
+            GuestOp::RestartVllm => self.script(
+                include_str!("script/restart_vllm.sh"),
+                &[],
+                Vec::new(),
+                minutes(2),
+            ),
+            GuestOp::StopVllm => self.script(
+                include_str!("script/stop_vllm.sh"),
+                &[],
+                Vec::new(),
+                minutes(3),
+            ),
+            GuestOp::RemoveVllm => self.script(
+                include_str!("script/remove_vllm.sh"),
+                &[],
+                Vec::new(),
+                minutes(4),
+            ),
+            GuestOp::CleanForSeal => self.script(
+                include_str!("script/clean_for_seal.sh"),
+                &[],
+                Vec::new(),
+                minutes(5),
+            ),
         })
     }
 
@@ -64,34 +93,63 @@ impl Place<'_> {
     fn start_setup(&self, run: &SetupRun) -> Script {
         let environment = environment(run);
         let verify = run.verify.as_deref().unwrap_or_default();
-        let files = [RUNNER, &run.script, verify, &environment].map(|text| text.as_bytes().to_vec());
+        let files =
+            [RUNNER, &run.script, verify, &environment].map(|text| text.as_bytes().to_vec());
         let values = [
             ("HASH", run.hash.as_str()),
             ("ATTEMPT", &run.attempt.to_string()),
             ("LIMIT", &run.timeout.as_secs().max(1).to_string()),
             ("HAS_VERIFY", if run.verify.is_some() { "1" } else { "" }),
         ];
-        self.script(include_str!("script/start_setup.sh"), &values, files.to_vec(), Duration::from_secs(120))
+        self.script(
+            include_str!("script/start_setup.sh"),
+            &values,
+            files.to_vec(),
+            Duration::from_secs(120),
+        )
     }
 
     fn apply_vllm(&self, unit: &VllmFiles) -> Script {
-        let files = vec![unit.unit.as_bytes().to_vec(), unit.env.expose_secret().as_bytes().to_vec()];
+        let files = vec![
+            unit.unit.as_bytes().to_vec(),
+            unit.env.expose_secret().as_bytes().to_vec(),
+        ];
         let values = [("WANTED", unit.args_hash.as_str())];
-        self.script(include_str!("script/apply_vllm.sh"), &values, files, Duration::from_secs(240))
+        self.script(
+            include_str!("script/apply_vllm.sh"),
+            &values,
+            files,
+            Duration::from_secs(240),
+        )
     }
 
-    fn script(&self, body: &str, values: &[(&str, &str)], files: Vec<Vec<u8>>, limit: Duration) -> Script {
+    fn script(
+        &self,
+        body: &str,
+        values: &[(&str, &str)],
+        files: Vec<Vec<u8>>,
+        limit: Duration,
+    ) -> Script {
         let mut text = String::new();
         let mut assign = |name: &str, value: &str| {
             let _ = writeln!(text, "{name}={}", quote(value));
         };
         assign("R", self.root);
         assign("KEY", &self.key.to_string());
-        values.iter().for_each(|(name, value)| assign(name, value));
-        for (index, file) in files.iter().enumerate() {
-            assign(&format!("SUM{}", index + 1), &hex::encode(Sha256::digest(file)));
+        for (name, value) in values {
+            assign(name, value);
         }
-        for line in LIB.lines().chain(body.lines()).filter(|line| !line.trim_start().starts_with('#')) {
+        for (index, file) in files.iter().enumerate() {
+            assign(
+                &format!("SUM{}", index + 1),
+                &hex::encode(Sha256::digest(file)),
+            );
+        }
+        for line in LIB
+            .lines()
+            .chain(body.lines())
+            .filter(|line| !line.trim_start().starts_with('#'))
+        {
             text.push_str(line);
             text.push('\n');
         }
@@ -103,7 +161,11 @@ impl Place<'_> {
 fn environment(run: &SetupRun) -> String {
     let mut text = String::new();
     for (name, value) in run.env.iter().filter(|(name, _)| is_identifier(name)) {
-        let _ = writeln!(text, "export {name}={}", quote(&value.expose_secret().replace('\0', "")));
+        let _ = writeln!(
+            text,
+            "export {name}={}",
+            quote(&value.expose_secret().replace('\0', ""))
+        );
     }
     text
 }

@@ -96,14 +96,31 @@ impl<T: Terminal> Shell<T> {
         const DURING: &str = "looking whose session it is";
         let verdict = greet(&mut terminal, timing).await?;
         let nonce = hex::encode(rand::random::<[u8; 6]>());
-        let mut shell = Self { terminal, lines: Lines::new(), timing, nonce, sequence: 0 };
+        let mut shell = Self {
+            terminal,
+            lines: Lines::new(),
+            timing,
+            nonce,
+            sequence: 0,
+        };
         match verdict {
             Verdict::Fresh => shell.take_over().await?,
             Verdict::OurLoop => shell.send(DISCARD_LINE, DURING).await?,
-            Verdict::Foreign(what) => return Err(GuestError::ConsoleBusy { what: what.to_owned() }),
-            Verdict::NoShell(said) => return Err(GuestError::Lost { during: DURING, cause: said }),
+            Verdict::Foreign(what) => {
+                return Err(GuestError::ConsoleBusy {
+                    what: what.to_owned(),
+                });
+            }
+            Verdict::NoShell(said) => {
+                return Err(GuestError::Lost {
+                    during: DURING,
+                    cause: said,
+                });
+            }
             Verdict::Silent | Verdict::Unclear => {
-                return Err(GuestError::ConsoleBusy { what: give_up(&verdict).to_owned() });
+                return Err(GuestError::ConsoleBusy {
+                    what: give_up(&verdict).to_owned(),
+                });
             }
         }
         shell.hello().await?;
@@ -147,7 +164,10 @@ impl<T: Terminal> Shell<T> {
             }
             self.send(DISCARD_LINE, DURING).await?;
         }
-        Err(GuestError::Timeout { during: DURING, after: self.timing.resend * 3 })
+        Err(GuestError::Timeout {
+            during: DURING,
+            after: self.timing.resend * 3,
+        })
     }
 
     /// Runs a script with its files in the variables `f1` … (as base64) and returns what it printed and its status. Nothing of it
@@ -170,7 +190,10 @@ impl<T: Terminal> Shell<T> {
         self.sequence += 1;
         let sequence = self.sequence;
         let digest = hex::encode(Sha256::digest(code.as_bytes()));
-        let line = frame(&format!("g {} {sequence}&&r {sequence} {digest}", self.nonce));
+        let line = frame(&format!(
+            "g {} {sequence}&&r {sequence} {digest}",
+            self.nonce
+        ));
         self.start(&line, sequence, during).await?;
         self.collect(sequence, during, limit).await
     }
@@ -180,7 +203,12 @@ impl<T: Terminal> Shell<T> {
         let first = self.sequence + 1;
         let lines: Vec<String> = (first..)
             .zip(bodies)
-            .map(|(number, body)| frame(&format!("g {n} {number}&&{{ {body};echo \"K{number}-$N\";}}", n = self.nonce)))
+            .map(|(number, body)| {
+                frame(&format!(
+                    "g {n} {number}&&{{ {body};echo \"K{number}-$N\";}}",
+                    n = self.nonce
+                ))
+            })
             .collect();
         let (mut sent, mut acknowledged, mut silent) = (0, 0, 0);
         while acknowledged < lines.len() {
@@ -189,35 +217,47 @@ impl<T: Terminal> Shell<T> {
                 sent += 1;
                 continue;
             }
-            match self.line(Instant::now() + self.timing.resend, during).await? {
-                Some(line) => {
-                    if let Some(number) = self.numbered('K', &line) {
-                        let upto = number.saturating_sub(first - 1) as usize;
-                        if upto > acknowledged && upto <= lines.len() {
-                            (acknowledged, silent) = (upto, 0);
-                            self.sequence = number;
-                        }
-                    }
-                }
-                None => {
-                    silent += 1;
-                    self.resend(&lines[acknowledged], silent, during).await?;
-                    sent = acknowledged + 1;
-                }
+            let Some(line) = self
+                .line(Instant::now() + self.timing.resend, during)
+                .await?
+            else {
+                silent += 1;
+                self.resend(&lines[acknowledged], silent, during).await?;
+                sent = acknowledged + 1;
+                continue;
+            };
+            let Some(number) = self.numbered('K', &line) else {
+                continue;
+            };
+            let upto = number.saturating_sub(first - 1) as usize;
+            if upto > acknowledged && upto <= lines.len() {
+                (acknowledged, silent) = (upto, 0);
+                self.sequence = number;
             }
         }
         Ok(())
     }
 
     /// Sends the line that starts a script until the loop says that it began.
-    async fn start(&mut self, line: &str, sequence: u32, during: &'static str) -> Result<(), GuestError> {
+    async fn start(
+        &mut self,
+        line: &str,
+        sequence: u32,
+        during: &'static str,
+    ) -> Result<(), GuestError> {
         self.send(line.as_bytes(), during).await?;
         let mut silent = 0;
         loop {
-            match self.line(Instant::now() + self.timing.resend, during).await? {
+            match self
+                .line(Instant::now() + self.timing.resend, during)
+                .await?
+            {
                 Some(answer) if self.numbered('B', &answer) == Some(sequence) => return Ok(()),
                 Some(answer) if self.numbered('K', &answer) == Some(sequence) => {
-                    return Err(protocol(during, "the script ran, but its output did not arrive"));
+                    return Err(protocol(
+                        during,
+                        "the script ran, but its output did not arrive",
+                    ));
                 }
                 Some(_) => {}
                 None => {
@@ -228,30 +268,53 @@ impl<T: Terminal> Shell<T> {
         }
     }
 
-    async fn resend(&mut self, line: &str, silent: u32, during: &'static str) -> Result<(), GuestError> {
+    async fn resend(
+        &mut self,
+        line: &str,
+        silent: u32,
+        during: &'static str,
+    ) -> Result<(), GuestError> {
         if silent > 4 {
-            return Err(GuestError::Timeout { during, after: self.timing.resend * silent });
+            return Err(GuestError::Timeout {
+                during,
+                after: self.timing.resend * silent,
+            });
         }
         self.send(DISCARD_LINE, during).await?;
         self.send(line.as_bytes(), during).await
     }
 
     /// Reads a script's output up to the line that ends it.
-    async fn collect(&mut self, sequence: u32, during: &'static str, limit: Duration) -> Result<Output, GuestError> {
+    async fn collect(
+        &mut self,
+        sequence: u32,
+        during: &'static str,
+        limit: Duration,
+    ) -> Result<Output, GuestError> {
         let limit = limit + self.timing.answer;
         let deadline = Instant::now() + limit;
         let mut encoded = String::new();
         loop {
             let Some(line) = self.line(deadline, during).await? else {
-                return Err(GuestError::Timeout { during, after: limit });
+                return Err(GuestError::Timeout {
+                    during,
+                    after: limit,
+                });
             };
             if let Some((head, length)) = line.split_once(' ')
                 && self.numbered('E', head) == Some(sequence)
             {
-                let length: usize = length.trim().parse().map_err(|_| protocol(during, "no length at the end"))?;
+                let length: usize = length
+                    .trim()
+                    .parse()
+                    .map_err(|_| protocol(during, "no length at the end"))?;
                 return decode(encoded.trim_end_matches('\n'), length, during);
             }
-            if line != MARK && line.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=')) {
+            if line != MARK
+                && line
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
+            {
                 let _ = writeln!(encoded, "{line}");
             }
         }
@@ -273,11 +336,18 @@ impl<T: Terminal> Shell<T> {
     }
 
     async fn send(&mut self, bytes: &[u8], during: &'static str) -> Result<(), GuestError> {
-        self.terminal.send(bytes).await.map_err(|error| lost(during, &error))
+        self.terminal
+            .send(bytes)
+            .await
+            .map_err(|error| lost(during, &error))
     }
 
     /// The next line, or `None` when there was none before the deadline.
-    async fn line(&mut self, deadline: Instant, during: &'static str) -> Result<Option<String>, GuestError> {
+    async fn line(
+        &mut self,
+        deadline: Instant,
+        during: &'static str,
+    ) -> Result<Option<String>, GuestError> {
         loop {
             if let Some(line) = self.lines.next_line() {
                 return Ok(Some(line));
@@ -286,7 +356,10 @@ impl<T: Terminal> Shell<T> {
                 Err(_) => return Ok(None),
                 Ok(Ok(Some(bytes))) => self.lines.push(&bytes),
                 Ok(Ok(None)) => {
-                    return Err(GuestError::Lost { during, cause: "the session has ended".to_owned() });
+                    return Err(GuestError::Lost {
+                        during,
+                        cause: "the session has ended".to_owned(),
+                    });
                 }
                 Ok(Err(error)) => return Err(lost(during, &error)),
             }
@@ -310,7 +383,10 @@ async fn greet<T: Terminal>(terminal: &mut T, timing: Timing) -> Result<Verdict,
             Verdict::Silent | Verdict::Unclear => {
                 if now >= nudge {
                     cols += 1;
-                    terminal.resize(cols, 50).await.map_err(|error| lost(DURING, &error))?;
+                    terminal
+                        .resize(cols, 50)
+                        .await
+                        .map_err(|error| lost(DURING, &error))?;
                     nudge = now + timing.patience / 5;
                 }
                 nudge.min(end)
@@ -323,7 +399,10 @@ async fn greet<T: Terminal>(terminal: &mut T, timing: Timing) -> Result<Verdict,
             Err(_) => {}
             Ok(Ok(Some(bytes))) => seen.extend_from_slice(&bytes),
             Ok(Ok(None)) => {
-                return Err(GuestError::Lost { during: DURING, cause: "the session ended at once".to_owned() });
+                return Err(GuestError::Lost {
+                    during: DURING,
+                    cause: "the session ended at once".to_owned(),
+                });
             }
             Ok(Err(error)) => return Err(lost(DURING, &error)),
         }
@@ -342,7 +421,12 @@ fn pieces(variable: &str, value: &str) -> Vec<String> {
     value
         .as_bytes()
         .chunks(CHUNK)
-        .map(|chunk| format!("{variable}=${{{variable}}}{}", String::from_utf8_lossy(chunk)))
+        .map(|chunk| {
+            format!(
+                "{variable}=${{{variable}}}{}",
+                String::from_utf8_lossy(chunk)
+            )
+        })
         .collect()
 }
 
@@ -351,14 +435,25 @@ fn decode(encoded: &str, length: usize, during: &'static str) -> Result<Output, 
         return Err(protocol(during, "the output arrived damaged"));
     }
     if length == 0 {
-        return Err(protocol(during, "the script arrived damaged and did not run"));
+        return Err(protocol(
+            during,
+            "the script arrived damaged and did not run",
+        ));
     }
     let joined: String = encoded.lines().collect();
-    let mut bytes = BASE64.decode(joined).map_err(|_| protocol(during, "the output is not base64"))?;
-    let status = bytes
-        .iter()
-        .rposition(|byte| *byte == b'=')
-        .and_then(|at| Some((at, std::str::from_utf8(&bytes[at + 1..]).ok()?.trim().parse().ok()?)));
+    let mut bytes = BASE64
+        .decode(joined)
+        .map_err(|_| protocol(during, "the output is not base64"))?;
+    let status = bytes.iter().rposition(|byte| *byte == b'=').and_then(|at| {
+        Some((
+            at,
+            std::str::from_utf8(&bytes[at + 1..])
+                .ok()?
+                .trim()
+                .parse()
+                .ok()?,
+        ))
+    });
     let Some((at, exit)) = status else {
         return Err(protocol(during, "no exit status"));
     };
@@ -367,9 +462,15 @@ fn decode(encoded: &str, length: usize, during: &'static str) -> Result<Output, 
 }
 
 fn lost(during: &'static str, error: &TerminalError) -> GuestError {
-    GuestError::Lost { during, cause: error.to_string() }
+    GuestError::Lost {
+        during,
+        cause: error.to_string(),
+    }
 }
 
 fn protocol(during: &'static str, detail: &str) -> GuestError {
-    GuestError::Protocol { during, detail: detail.to_owned() }
+    GuestError::Protocol {
+        during,
+        detail: detail.to_owned(),
+    }
 }

@@ -14,7 +14,7 @@ enum Escape {
     /// In a string (window title and the like), until BEL or ESC `\`.
     Text,
     /// In a string, after an ESC.
-    TextEscape,
+    Terminator,
 }
 
 /// Takes bytes in, gives complete lines out.
@@ -32,7 +32,11 @@ const BEL: u8 = 0x07;
 
 impl Lines {
     pub(super) fn new() -> Self {
-        Self { escape: Escape::None, line: Vec::new(), complete: std::collections::VecDeque::new() }
+        Self {
+            escape: Escape::None,
+            line: Vec::new(),
+            complete: std::collections::VecDeque::new(),
+        }
     }
 
     /// Takes the next piece of the stream.
@@ -56,11 +60,11 @@ impl Lines {
                 Escape::Intermediate | Escape::Csi => self.after_sequence(byte),
                 Escape::Text => match byte {
                     BEL => Escape::None,
-                    ESC => Escape::TextEscape,
+                    ESC => Escape::Terminator,
                     _ => Escape::Text,
                 },
-                Escape::TextEscape => match byte {
-                    ESC => Escape::TextEscape,
+                Escape::Terminator => match byte {
+                    ESC => Escape::Terminator,
                     b'\\' => Escape::None,
                     _ => Escape::Text,
                 },
@@ -82,7 +86,8 @@ impl Lines {
         match byte {
             b'\n' => {
                 let line = std::mem::take(&mut self.line);
-                self.complete.push_back(String::from_utf8_lossy(&line).into_owned());
+                self.complete
+                    .push_back(String::from_utf8_lossy(&line).into_owned());
             }
             b'\t' => self.line.push(b' '),
             0x00..=0x1f | 0x7f => {}
@@ -111,7 +116,10 @@ pub(super) fn printable(bytes: &[u8]) -> String {
             out.push('\n');
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let last = line.rsplit(|byte| *byte == b'\r').find(|part| !part.is_empty()).unwrap_or_default();
+        let last = line
+            .rsplit(|byte| *byte == b'\r')
+            .find(|part| !part.is_empty())
+            .unwrap_or_default();
         let mut lines = Lines::new();
         lines.push(last);
         out.push_str(&lines.rest());

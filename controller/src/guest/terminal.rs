@@ -15,21 +15,31 @@ pub trait Terminal: Send {
     /// Types these bytes.
     fn send(&mut self, bytes: &[u8]) -> impl Future<Output = Result<(), TerminalError>> + Send;
     /// Changes the window's size, which the programs behind it notice.
-    fn resize(&mut self, cols: u16, rows: u16) -> impl Future<Output = Result<(), TerminalError>> + Send;
+    fn resize(
+        &mut self,
+        cols: u16,
+        rows: u16,
+    ) -> impl Future<Output = Result<(), TerminalError>> + Send;
     /// The next bytes that arrive; `None` when the session has ended. Dropping the future before it is ready loses nothing.
     fn recv(&mut self) -> impl Future<Output = Result<Option<Vec<u8>>, TerminalError>> + Send;
 }
 
 impl Terminal for proxmox_client::Console {
     async fn send(&mut self, bytes: &[u8]) -> Result<(), TerminalError> {
-        Self::send(self, bytes).await.map_err(|error| TerminalError(error.to_string()))
+        Self::send(self, bytes)
+            .await
+            .map_err(|error| TerminalError(error.to_string()))
     }
 
     async fn resize(&mut self, cols: u16, rows: u16) -> Result<(), TerminalError> {
-        Self::resize(self, cols, rows).await.map_err(|error| TerminalError(error.to_string()))
+        Self::resize(self, cols, rows)
+            .await
+            .map_err(|error| TerminalError(error.to_string()))
     }
 
     async fn recv(&mut self) -> Result<Option<Vec<u8>>, TerminalError> {
-        Self::recv(self).await.map_err(|error| TerminalError(error.to_string()))
+        Self::recv(self)
+            .await
+            .map_err(|error| TerminalError(error.to_string()))
     }
 }

@@ -3,6 +3,8 @@
 //! Pure. What is decided here: how arguments are quoted so that the engine gets them byte for byte, that secrets stand only in
 //! the environment file, and what the arguments' hash covers. Not decided here: when the unit is applied or restarted.
 
+use std::fmt::Write as _;
+
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
@@ -28,8 +30,8 @@ pub struct VllmInput {
     pub tensor_parallel_size: Option<u32>,
     /// The context's length in tokens.
     pub max_model_len: Option<u64>,
-    /// The share of each GPU's memory, as written by the user.
-    pub gpu_memory_utilization: Option<String>,
+    /// The share of each GPU's memory, up to 1.
+    pub gpu_memory_utilization: Option<f64>,
     /// The weights' type.
     pub dtype: Option<String>,
     /// The quantization method.
@@ -37,7 +39,7 @@ pub struct VllmInput {
     /// Further arguments, passed on as they are, last.
     pub extra_args: Vec<String>,
     /// Further environment; what isn't an identifier is left out.
-    pub env: Vec<(String, SecretString)>,
+    pub env: Vec<(String, String)>,
     /// `HF_TOKEN`.
     pub hugging_face_token: Option<SecretString>,
     /// `VLLM_API_KEY`.
@@ -98,7 +100,11 @@ pub fn render_vllm(input: &VllmInput) -> VllmFiles {
         description = one_line(&format!("vLLM, serving {served}")).replace('%', "%%"),
         executable = one_line(&input.executable),
     );
-    VllmFiles { unit, env: environment_file(&environment), args_hash }
+    VllmFiles {
+        unit,
+        env: environment_file(&environment),
+        args_hash,
+    }
 }
 
 fn arguments(input: &VllmInput) -> Vec<String> {
@@ -108,12 +114,26 @@ fn arguments(input: &VllmInput) -> Vec<String> {
             arguments.push(format!("--{name}={value}"));
         }
     };
-    option("served-model-name", Some(input.served_model_name.clone().unwrap_or_else(|| input.model.clone())));
+    option(
+        "served-model-name",
+        Some(
+            input
+                .served_model_name
+                .clone()
+                .unwrap_or_else(|| input.model.clone()),
+        ),
+    );
     option("host", Some(input.host.clone()));
     option("port", Some(input.port.to_string()));
-    option("tensor-parallel-size", input.tensor_parallel_size.map(|n| n.to_string()));
+    option(
+        "tensor-parallel-size",
+        input.tensor_parallel_size.map(|n| n.to_string()),
+    );
     option("max-model-len", input.max_model_len.map(|n| n.to_string()));
-    option("gpu-memory-utilization", input.gpu_memory_utilization.clone());
+    option(
+        "gpu-memory-utilization",
+        input.gpu_memory_utilization.map(|share| share.to_string()),
+    );
     option("dtype", input.dtype.clone());
     option("quantization", input.quantization.clone());
     arguments.extend(input.extra_args.iter().cloned());
@@ -121,8 +141,14 @@ fn arguments(input: &VllmInput) -> Vec<String> {
 }
 
 fn environment(input: &VllmInput) -> Vec<(String, SecretString)> {
-    let mut environment: Vec<_> = input.env.iter().filter(|(name, _)| is_identifier(name)).cloned().collect();
-    let secrets = [("HF_TOKEN", &input.hugging_face_token), ("VLLM_API_KEY", &input.api_key)];
+    let named = input.env.iter().filter(|(name, _)| is_identifier(name));
+    let mut environment: Vec<_> = named
+        .map(|(name, value)| (name.clone(), SecretString::from(value.as_str())))
+        .collect();
+    let secrets = [
+        ("HF_TOKEN", &input.hugging_face_token),
+        ("VLLM_API_KEY", &input.api_key),
+    ];
     for (name, secret) in secrets {
         if let Some(secret) = secret {
             environment.retain(|(other, _)| other != name);
@@ -135,7 +161,10 @@ fn environment(input: &VllmInput) -> Vec<(String, SecretString)> {
 /// The environment names that a shell and systemd both take.
 pub(super) fn is_identifier(name: &str) -> bool {
     let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn hash(executable: &str, arguments: &[String], environment: &[(String, SecretString)]) -> String {
@@ -147,7 +176,9 @@ fn hash(executable: &str, arguments: &[String], environment: &[(String, SecretSt
     };
     part(executable.as_bytes());
     part(&(arguments.len() as u64).to_be_bytes());
-    arguments.iter().for_each(|argument| part(argument.as_bytes()));
+    for argument in arguments {
+        part(argument.as_bytes());
+    }
     for (name, value) in environment {
         part(name.as_bytes());
         part(&Sha256::digest(value.expose_secret().as_bytes()));
@@ -181,7 +212,9 @@ fn quote_exec(word: &str, expansion: Expansion) -> String {
             '$' if expansion == Expansion::All => quoted.push_str("$$"),
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
-            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_ascii_control() => {
+                let _ = write!(quoted, "\\x{:02x}", u32::from(c));
+            }
             c => quoted.push(c),
         }
     }
@@ -209,5 +242,7 @@ fn environment_file(environment: &[(String, SecretString)]) -> SecretString {
 
 /// A value that is shown, not executed: one line, no continuation.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || c == '\\' { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() || c == '\\' { ' ' } else { c })
+        .collect()
 }

@@ -35,7 +35,10 @@ async fn until_done(guest: &Guest, op: &GuestOp, place: &str) {
 async fn a_cut_while_sending_never_runs_a_setup_twice() {
     for (index, shell) in shells().into_iter().enumerate() {
         // From inside the first line that is typed to inside the inspection that ends the operation.
-        for bytes in [0, 20, 330, 360, 700, 1300, 2000, 2900, 5000, 7303, 9000, 10_500, 12_000, 14_000, 17_000] {
+        for bytes in [
+            0, 20, 330, 360, 700, 1300, 2000, 2900, 5000, 7303, 9000, 10_500, 12_000, 14_000,
+            17_000,
+        ] {
             let bytes = bytes + 7 * index;
             let place = format!("{shell:?}, cut after {bytes} bytes sent");
             let guest = Guest::new(&shell);
@@ -46,7 +49,16 @@ async fn a_cut_while_sending_never_runs_a_setup_twice() {
                 Err(error) => assert!(matches!(error, GuestError::Lost { .. }), "{place}: {error}"),
             }
             until_done(&guest, &op, &place).await;
-            let state = setup(operate(&guest, &GuestOp::AwaitSetup { limit: Duration::from_secs(20) }).await.unwrap());
+            let state = setup(
+                operate(
+                    &guest,
+                    &GuestOp::AwaitSetup {
+                        limit: Duration::from_secs(20),
+                    },
+                )
+                .await
+                .unwrap(),
+            );
             assert_eq!(state.phase, SetupPhase::Verified, "{place}");
             assert_eq!(guest.read("count"), "ran\n", "{place}");
         }
@@ -66,7 +78,16 @@ async fn a_cut_while_receiving_never_runs_a_setup_twice() {
                 Err(error) => assert!(matches!(error, GuestError::Lost { .. }), "{place}: {error}"),
             }
             until_done(&guest, &op, &place).await;
-            let state = setup(operate(&guest, &GuestOp::AwaitSetup { limit: Duration::from_secs(20) }).await.unwrap());
+            let state = setup(
+                operate(
+                    &guest,
+                    &GuestOp::AwaitSetup {
+                        limit: Duration::from_secs(20),
+                    },
+                )
+                .await
+                .unwrap(),
+            );
             assert_eq!(state.phase, SetupPhase::Verified, "{place}");
             assert_eq!(guest.read("count"), "ran\n", "{place}");
         }

@@ -26,7 +26,10 @@ const TIMING: Timing = Timing {
 };
 
 fn key() -> GuestKey {
-    GuestKey { vmid: 950, uid: "0b5e6d0e-8f0a-4c7e-9a51-2f4f5a1c7e11".to_owned() }
+    GuestKey {
+        vmid: 950,
+        uid: "0b5e6d0e-8f0a-4c7e-9a51-2f4f5a1c7e11".to_owned(),
+    }
 }
 
 /// One operation on a new connection.
@@ -34,11 +37,27 @@ async fn operate(guest: &pty::Guest, op: &GuestOp) -> Result<GuestFacts, GuestEr
     operate_over(guest.attach(), guest, op).await
 }
 
-async fn operate_over(terminal: impl Terminal, guest: &pty::Guest, op: &GuestOp) -> Result<GuestFacts, GuestError> {
+async fn operate_over(
+    terminal: impl Terminal,
+    guest: &pty::Guest,
+    op: &GuestOp,
+) -> Result<GuestFacts, GuestError> {
     let key = key();
-    super::run_in(terminal, Place { root: guest.root(), key: &key }, op, TIMING).await
+    super::run_in(
+        terminal,
+        Place {
+            root: guest.root(),
+            key: &key,
+        },
+        op,
+        TIMING,
+    )
+    .await
 }
 
 fn setup(facts: GuestFacts) -> SetupState {
-    facts.state.and_then(|state| state.setup).expect("a setup run")
+    facts
+        .state
+        .and_then(|state| state.setup)
+        .expect("a setup run")
 }

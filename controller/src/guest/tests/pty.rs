@@ -21,7 +21,13 @@ use crate::guest::terminal::{Terminal, TerminalError};
 pub(super) fn shells() -> Vec<Vec<&'static str>> {
     [vec!["bash"], vec!["dash", "-i"], vec!["busybox", "ash"]]
         .into_iter()
-        .filter(|shell| Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", shell[0]]).status().unwrap().success())
+        .filter(|shell| {
+            Command::new("sh")
+                .args(["-c", "command -v \"$0\" >/dev/null", shell[0]])
+                .status()
+                .unwrap()
+                .success()
+        })
         .collect()
 }
 
@@ -48,11 +54,18 @@ impl Drop for Session {
 
 impl Guest {
     pub(super) fn new(shell: &[&'static str]) -> Self {
-        let guest = Self { directory: tempfile::tempdir().unwrap(), shell: shell.to_vec(), session: Arc::default() };
+        let guest = Self {
+            directory: tempfile::tempdir().unwrap(),
+            shell: shell.to_vec(),
+            session: Arc::default(),
+        };
         for folder in ["bin", "run", "root", "etc/ssh", "var/lib", "proc/net"] {
             std::fs::create_dir_all(guest.path(folder)).unwrap();
         }
-        guest.write("etc/os-release", "NAME=Ubuntu\nPRETTY_NAME=\"Ubuntu 24.04.3 LTS\"\n");
+        guest.write(
+            "etc/os-release",
+            "NAME=Ubuntu\nPRETTY_NAME=\"Ubuntu 24.04.3 LTS\"\n",
+        );
         guest.write("etc/resolv.conf", "# by hand\nnameserver 10.0.0.1\n");
         guest.command("ip", "echo 'default via 10.0.0.1 dev eth0'");
         // Neither this machine's systemd nor its driver may answer for the guest.
@@ -106,7 +119,12 @@ impl Guest {
             }
             None => *slot = Some(self.begin(sender)),
         }
-        Pty { session: Arc::clone(&self.session), receiver, sendable: None, receivable: None }
+        Pty {
+            session: Arc::clone(&self.session),
+            receiver,
+            sendable: None,
+            receivable: None,
+        }
     }
 
     /// A session is there, in whatever state.
@@ -120,14 +138,27 @@ impl Guest {
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let tty = PathBuf::from(ptsname_r(&master).unwrap());
-        let slave = File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(&tty).unwrap();
+        let slave = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlag::O_NOCTTY.bits())
+            .open(&tty)
+            .unwrap();
         let stdio = || Stdio::from(slave.try_clone().unwrap());
-        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        let path = format!(
+            "{}:{}",
+            self.path("bin").display(),
+            std::env::var("PATH").unwrap()
+        );
         let child = Command::new("setsid")
             .arg("--ctty")
             .args(&self.shell)
             .env_clear()
-            .envs([("PATH", path.as_str()), ("TERM", "linux"), ("container", "lxc")])
+            .envs([
+                ("PATH", path.as_str()),
+                ("TERM", "linux"),
+                ("container", "lxc"),
+            ])
             .env("HOME", self.path("root"))
             .current_dir("/")
             .stdin(stdio())
@@ -142,16 +173,24 @@ impl Guest {
             let mut buffer = [0; 1024];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
                 if let Some(session) = shared.lock().unwrap().as_mut() {
-                    session.clients.retain(|client| client.send(buffer[..count].to_vec()).is_ok());
+                    session
+                        .clients
+                        .retain(|client| client.send(buffer[..count].to_vec()).is_ok());
                 }
             }
             if let Some(session) = shared.lock().unwrap().take() {
                 for client in &session.clients {
-                    let _ = client.send(b"\x1b[999H\r\n[EOF - dtach terminating]\r\n\x1b[?25h".to_vec());
+                    let _ = client
+                        .send(b"\x1b[999H\r\n[EOF - dtach terminating]\r\n\x1b[?25h".to_vec());
                 }
             }
         });
-        Session { master, tty, child, clients: vec![client] }
+        Session {
+            master,
+            tty,
+            child,
+            clients: vec![client],
+        }
     }
 }
 
@@ -186,7 +225,9 @@ impl Pty {
     /// What arrives until it is quiet for a moment.
     pub(super) async fn look(&mut self) -> String {
         let mut seen = Vec::new();
-        while let Ok(Some(bytes)) = tokio::time::timeout(std::time::Duration::from_millis(700), self.receiver.recv()).await {
+        while let Ok(Some(bytes)) =
+            tokio::time::timeout(std::time::Duration::from_millis(700), self.receiver.recv()).await
+        {
             seen.extend(bytes);
         }
         String::from_utf8_lossy(&seen).into_owned()
@@ -204,24 +245,49 @@ impl Terminal for Pty {
         self.sendable = self.sendable.map(|left| left - bytes.len());
         let mut writer = {
             let session = self.session.lock().unwrap();
-            session.as_ref().ok_or_else(broken)?.master.try_clone().unwrap()
+            session
+                .as_ref()
+                .ok_or_else(broken)?
+                .master
+                .try_clone()
+                .unwrap()
         };
-        writer.write_all(bytes).map_err(|error| TerminalError(error.to_string()))?;
+        writer
+            .write_all(bytes)
+            .map_err(|error| TerminalError(error.to_string()))?;
         if whole { Ok(()) } else { Err(broken()) }
     }
 
     async fn resize(&mut self, cols: u16, rows: u16) -> Result<(), TerminalError> {
-        let tty = self.session.lock().unwrap().as_ref().map(|session| session.tty.clone()).ok_or_else(broken)?;
+        let tty = self
+            .session
+            .lock()
+            .unwrap()
+            .as_ref()
+            .map(|session| session.tty.clone())
+            .ok_or_else(broken)?;
         let size = ["cols", &cols.to_string(), "rows", &rows.to_string()];
-        let status = Command::new("stty").arg("-F").arg(&tty).args(size).stderr(Stdio::null()).status().unwrap();
-        if status.success() { Ok(()) } else { Err(broken()) }
+        let status = Command::new("stty")
+            .arg("-F")
+            .arg(&tty)
+            .args(size)
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        if status.success() {
+            Ok(())
+        } else {
+            Err(broken())
+        }
     }
 
     async fn recv(&mut self) -> Result<Option<Vec<u8>>, TerminalError> {
         if self.receivable == Some(0) {
             return Err(broken());
         }
-        let Some(mut bytes) = self.receiver.recv().await else { return Ok(None) };
+        let Some(mut bytes) = self.receiver.recv().await else {
+            return Ok(None);
+        };
         if let Some(left) = self.receivable.as_mut() {
             bytes.truncate(*left);
             *left -= bytes.len();

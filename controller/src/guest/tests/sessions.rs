@@ -65,9 +65,14 @@ fn recorded_greetings_are_told_apart() {
 async fn a_fresh_session_is_used_and_ended() {
     for shell in shells() {
         let guest = Guest::new(&shell);
-        let facts = operate(&guest, &GuestOp::Inspect).await.unwrap_or_else(|error| panic!("{shell:?}: {error}"));
+        let facts = operate(&guest, &GuestOp::Inspect)
+            .await
+            .unwrap_or_else(|error| panic!("{shell:?}: {error}"));
         assert_eq!(facts.init, InitState::NoSystemd, "{shell:?}");
-        assert!(facts.default_route && facts.resolves, "{shell:?}: {facts:?}");
+        assert!(
+            facts.default_route && facts.resolves,
+            "{shell:?}: {facts:?}"
+        );
         assert_eq!(facts.os.as_deref(), Some("Ubuntu 24.04.3 LTS"), "{shell:?}");
         assert_eq!(facts.state, None, "{shell:?}: looking leaves no trace");
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -82,32 +87,63 @@ async fn output_and_status_come_back_as_they_are() {
     for shell in shells() {
         let guest = Guest::new(&shell);
         let mut ours = Shell::open(guest.attach(), TIMING).await.unwrap();
-        let mut run = async |script: &str| ours.run(script, &[], "testing", Duration::from_secs(5)).await.unwrap();
+        let mut run = async |script: &str| {
+            ours.run(script, &[], "testing", Duration::from_secs(5))
+                .await
+                .unwrap()
+        };
         let plain = run("echo hello; exit 7").await;
-        assert_eq!((plain.exit, plain.bytes.as_slice()), (7, &b"hello\n"[..]), "{shell:?}");
+        assert_eq!(
+            (plain.exit, plain.bytes.as_slice()),
+            (7, &b"hello\n"[..]),
+            "{shell:?}"
+        );
         let odd = run(r"printf '\033[31mred\033[0m\r\n=5\nno newline\377'; false").await;
-        assert_eq!((odd.exit, odd.bytes.as_slice()), (1, &b"\x1b[31mred\x1b[0m\r\n=5\nno newline\xff"[..]), "{shell:?}");
+        assert_eq!(
+            (odd.exit, odd.bytes.as_slice()),
+            (1, &b"\x1b[31mred\x1b[0m\r\n=5\nno newline\xff"[..]),
+            "{shell:?}"
+        );
         let mark = run(&format!("echo {MARK}; echo E1-x 5; echo exit")).await;
-        assert_eq!(mark.bytes, format!("{MARK}\nE1-x 5\nexit\n").into_bytes(), "{shell:?}");
-        assert_ne!(run("if then").await.exit, 0, "{shell:?}: a syntax error ends the script alone");
+        assert_eq!(
+            mark.bytes,
+            format!("{MARK}\nE1-x 5\nexit\n").into_bytes(),
+            "{shell:?}"
+        );
+        assert_ne!(
+            run("if then").await.exit,
+            0,
+            "{shell:?}: a syntax error ends the script alone"
+        );
         let long = run("i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done").await;
         assert_eq!(long.bytes.split(|b| *b == b'\n').count(), 3001, "{shell:?}");
         let input = run("cat; read -r x; echo \"<$x>\"").await;
-        assert_eq!(input.bytes, b"<>\n", "{shell:?}: scripts don't read our lines");
+        assert_eq!(
+            input.bytes, b"<>\n",
+            "{shell:?}: scripts don't read our lines"
+        );
         ours.close().await;
     }
 }
 
 #[tokio::test]
 async fn files_arrive_unharmed() {
-    let bytes: Vec<u8> = (0..40_000u32).map(|n| u8::try_from(n.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
+    let bytes: Vec<u8> = (0..40_000u32)
+        .map(|n| u8::try_from(n.wrapping_mul(2_654_435_761) >> 24).unwrap())
+        .collect();
     for shell in shells() {
         let guest = Guest::new(&shell);
         let target = guest.path("file");
         let mut ours = Shell::open(guest.attach(), TIMING).await.unwrap();
-        let script = format!("printf %s \"$f2\" | base64 -d > '{}'; printf %s \"$f1\" | base64 -d", target.display());
+        let script = format!(
+            "printf %s \"$f2\" | base64 -d > '{}'; printf %s \"$f1\" | base64 -d",
+            target.display()
+        );
         let files: [&[u8]; 2] = [b"first", &bytes];
-        let output = ours.run(&script, &files, "testing", Duration::from_secs(10)).await.unwrap();
+        let output = ours
+            .run(&script, &files, "testing", Duration::from_secs(10))
+            .await
+            .unwrap();
         assert_eq!(output.bytes, b"first", "{shell:?}");
         assert_eq!(std::fs::read(target).unwrap(), bytes, "{shell:?}");
         ours.close().await;
@@ -122,15 +158,23 @@ async fn nothing_is_typed_into_a_humans_shell() {
     human.send(b"echo half-").await.unwrap();
     human.look().await;
     let error = operate(&guest, &GuestOp::Inspect).await.unwrap_err();
-    assert!(matches!(&error, GuestError::ConsoleBusy { what } if what.contains("prompt")), "{error}");
+    assert!(
+        matches!(&error, GuestError::ConsoleBusy { what } if what.contains("prompt")),
+        "{error}"
+    );
     assert!(error.to_string().contains("type `exit`"), "{error}");
     human.look().await;
     human.send(b"typed\n").await.unwrap();
     let seen = human.look().await;
-    assert!(seen.contains("\nhalf-typed\r\n") || seen.contains("\rhalf-typed\r\n"), "the human's line is as he typed it: {seen:?}");
+    assert!(
+        seen.contains("\nhalf-typed\r\n") || seen.contains("\rhalf-typed\r\n"),
+        "the human's line is as he typed it: {seen:?}"
+    );
     human.send(b"exit\n").await.unwrap();
     human.look().await;
-    operate(&guest, &GuestOp::Inspect).await.expect("after the human's exit the console is free");
+    operate(&guest, &GuestOp::Inspect)
+        .await
+        .expect("after the human's exit the console is free");
 }
 
 #[tokio::test]
@@ -142,7 +186,10 @@ async fn a_running_program_is_left_alone() {
         human.send(b"cat > /dev/null\n").await.unwrap();
         human.look().await;
         let error = operate(&guest, &GuestOp::Inspect).await.unwrap_err();
-        assert!(matches!(error, GuestError::ConsoleBusy { .. }), "{shell:?}: {error}");
+        assert!(
+            matches!(error, GuestError::ConsoleBusy { .. }),
+            "{shell:?}: {error}"
+        );
     }
 }
 
@@ -153,7 +200,9 @@ async fn a_loop_that_was_left_behind_is_taken_up() {
         let left = Shell::open(guest.attach(), TIMING).await.unwrap();
         drop(left);
         assert!(guest.has_session());
-        operate(&guest, &GuestOp::Inspect).await.unwrap_or_else(|error| panic!("{shell:?}: {error}"));
+        operate(&guest, &GuestOp::Inspect)
+            .await
+            .unwrap_or_else(|error| panic!("{shell:?}: {error}"));
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(!guest.has_session(), "{shell:?}");
     }
@@ -166,10 +215,16 @@ async fn a_connection_that_was_overtaken_does_nothing_more() {
     let mut second = Shell::open(guest.attach(), TIMING).await.unwrap();
     let touched = guest.path("touched");
     let script = format!("echo x >> '{}'", touched.display());
-    let error = first.run(&script, &[], "testing", Duration::from_secs(1)).await.unwrap_err();
+    let error = first
+        .run(&script, &[], "testing", Duration::from_secs(1))
+        .await
+        .unwrap_err();
     assert!(matches!(error, GuestError::Timeout { .. }), "{error}");
     assert!(!touched.exists());
-    second.run(&script, &[], "testing", Duration::from_secs(1)).await.unwrap();
+    second
+        .run(&script, &[], "testing", Duration::from_secs(1))
+        .await
+        .unwrap();
     assert_eq!(std::fs::read_to_string(&touched).unwrap(), "x\n");
     second.close().await;
 }
@@ -182,7 +237,10 @@ async fn what_a_human_types_into_our_loop_does_nothing_and_exit_ends_it() {
     drop(left);
     let mut human = guest.attach();
     assert!(human.look().await.contains(MARK));
-    human.send(format!("touch {}\n", touched.display()).as_bytes()).await.unwrap();
+    human
+        .send(format!("touch {}\n", touched.display()).as_bytes())
+        .await
+        .unwrap();
     human.look().await;
     assert!(!touched.exists());
     human.send(b"exit\n").await.unwrap();
@@ -193,24 +251,39 @@ async fn what_a_human_types_into_our_loop_does_nothing_and_exit_ends_it() {
 async fn a_wait_that_was_left_behind_gives_way() {
     let guest = Guest::new(&["bash"]);
     guest.write("etc/resolv.conf", "");
-    let op = GuestOp::AwaitBoot { limit: Duration::from_secs(60) };
+    let op = GuestOp::AwaitBoot {
+        limit: Duration::from_secs(60),
+    };
     let waiting = operate(&guest, &op);
-    assert!(tokio::time::timeout(Duration::from_millis(1500), waiting).await.is_err(), "it waits");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(1500), waiting)
+            .await
+            .is_err(),
+        "it waits"
+    );
     let begun = Instant::now();
     let facts = operate(&guest, &GuestOp::Inspect).await.unwrap();
     assert!(!facts.resolves);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn the_boot_is_awaited_and_the_limit_kept() {
     let guest = Guest::new(&["bash"]);
     guest.write("etc/resolv.conf", "");
-    let op = GuestOp::AwaitBoot { limit: Duration::from_secs(2) };
+    let op = GuestOp::AwaitBoot {
+        limit: Duration::from_secs(2),
+    };
     let begun = Instant::now();
     assert!(!operate(&guest, &op).await.unwrap().booted());
     assert!(begun.elapsed() >= Duration::from_secs(2));
-    let op = GuestOp::AwaitBoot { limit: Duration::from_secs(60) };
+    let op = GuestOp::AwaitBoot {
+        limit: Duration::from_secs(60),
+    };
     let (facts, ()) = tokio::join!(operate(&guest, &op), async {
         tokio::time::sleep(Duration::from_millis(900)).await;
         guest.write("etc/resolv.conf", "nameserver 10.0.0.1\n");
@@ -224,23 +297,53 @@ async fn systemds_boot_is_awaited() {
     guest.write("state", "starting");
     guest.command("systemctl", "cat $ROOT/state");
     let facts = operate(&guest, &GuestOp::Inspect).await.unwrap();
-    assert_eq!((facts.init.clone(), facts.booted()), (InitState::Starting, false));
+    assert_eq!(
+        (facts.init.clone(), facts.booted()),
+        (InitState::Starting, false)
+    );
     guest.write("state", "degraded");
-    let facts = operate(&guest, &GuestOp::AwaitBoot { limit: Duration::from_secs(5) }).await.unwrap();
-    assert_eq!((facts.init.clone(), facts.booted()), (InitState::Degraded, true));
+    let facts = operate(
+        &guest,
+        &GuestOp::AwaitBoot {
+            limit: Duration::from_secs(5),
+        },
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        (facts.init.clone(), facts.booted()),
+        (InitState::Degraded, true)
+    );
 }
 
 #[tokio::test]
 async fn a_lock_of_a_living_process_is_respected_and_a_dead_ones_is_not() {
     let guest = Guest::new(&["bash"]);
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let start = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap();
-    guest.write("run/phoenix.lock", &format!("{} {start}\n", std::process::id()));
+    let myself = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let start = myself
+        .rsplit_once(") ")
+        .unwrap()
+        .1
+        .split(' ')
+        .nth(19)
+        .unwrap();
+    guest.write(
+        "run/phoenix.lock",
+        &format!("{} {start}\n", std::process::id()),
+    );
     let error = operate(&guest, &GuestOp::Personalise).await.unwrap_err();
-    assert!(matches!(&error, GuestError::Locked { holder } if holder.contains(&std::process::id().to_string())), "{error}");
+    assert!(
+        matches!(&error, GuestError::Locked { holder } if holder.contains(&std::process::id().to_string())),
+        "{error}"
+    );
     assert!(!guest.exists("var/lib/phoenix"));
-    guest.write("run/phoenix.lock", &format!("{} {}\n", std::process::id(), "1"));
-    operate(&guest, &GuestOp::Personalise).await.expect("the number was used again by another process");
+    guest.write(
+        "run/phoenix.lock",
+        &format!("{} {}\n", std::process::id(), "1"),
+    );
+    operate(&guest, &GuestOp::Personalise)
+        .await
+        .expect("the number was used again by another process");
 }
 
 proptest! {
@@ -254,7 +357,9 @@ proptest! {
         use crate::guest::stream::Lines;
         let gather = |parts: &[&[u8]]| {
             let mut lines = Lines::new();
-            parts.iter().for_each(|part| lines.push(part));
+            for part in parts {
+                lines.push(part);
+            }
             let mut all: Vec<String> = std::iter::from_fn(|| lines.next_line()).collect();
             all.push(lines.rest());
             all
