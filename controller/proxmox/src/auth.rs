@@ -13,8 +13,8 @@ use crate::{
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
+use std::time::Duration;
+use tokio::{sync::Mutex, time::Instant};
 
 const CSRF: HeaderName = HeaderName::from_static("csrfpreventiontoken");
 const ROOT: &str = "root@pam";

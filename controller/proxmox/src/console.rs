@@ -6,38 +6,30 @@
 
 use crate::{
     Error, ErrorKind,
-    call::{As, Call, escape},
+    call::{As, Call},
     client::{Inner, unreadable},
     endpoints::container::path,
     envelope::chain,
-    trust::refused_certificate,
+    transport::Socket,
     wire,
 };
 use futures::{SinkExt, StreamExt};
-use http::{HeaderValue, header};
 use serde::Deserialize;
 use std::{sync::atomic::Ordering, time::Duration};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, Interval, MissedTickBehavior, interval_at, timeout},
-};
-use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
-    tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::{self, Message};
 
 const TERMPROXY: &str = "/nodes/{node}/lxc/{vmid}/termproxy";
 const WEBSOCKET: &str = "/nodes/{node}/lxc/{vmid}/vncwebsocket";
 /// termproxy waits ten seconds for its client and ten for the first message.
-const OPENING: Duration = Duration::from_secs(15);
+const OPENING: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Silence in which a ping should have been answered more than once.
 const SILENCE: Duration = Duration::from_secs(70);
+/// termproxy's own ping.
+const PING: &[u8] = b"2";
 /// Proxmox drops a connection over a frame of more than 128 KiB.
 const INPUT_CHUNK: usize = 32 * 1024;
-const LARGEST_MESSAGE: usize = 1 << 20;
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// An open console. Dropping it closes the connection; what runs in the container's session goes on.
 pub struct Console {
@@ -113,39 +105,14 @@ async fn open_as(client: &Inner, node: &str, vmid: u32, by: As) -> Result<Openin
     let answer = client.auth.send(&client.transport, &start).await?;
     let proxy = Proxy::deserialize(answer.data).map_err(|e| unreadable(&start, &e))?;
     let join = Call::get(WEBSOCKET, path(node, vmid, "/vncwebsocket")).by(by);
-    let base = client.transport.base(answer.endpoint).unwrap_or_default();
-    let url = format!(
-        "wss{}/api2/json{}?port={}&vncticket={}",
-        base.trim_start_matches("https"),
-        join.path,
-        escape(&proxy.port),
-        escape(&proxy.ticket)
-    );
-    let mut request = url
-        .into_client_request()
-        .map_err(|_| join.fail(ErrorKind::Other, "the console's address is no URL"))?;
-    request
-        .headers_mut()
-        .extend(client.auth.headers(&client.transport, &join).await?);
-    // Without a subprotocol Proxmox drops the connection.
-    request.headers_mut().insert(
-        header::SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static("binary"),
-    );
-    let limits = WebSocketConfig::default()
-        .max_message_size(Some(LARGEST_MESSAGE))
-        .max_frame_size(Some(LARGEST_MESSAGE));
+    let join = join
+        .query("port", proxy.port)
+        .query("vncticket", proxy.ticket.as_str());
+    let headers = client.auth.headers(&client.transport, &join).await?;
     // Boxed: the handshake's state is large, and every future that opens a console would be.
-    let tls = Connector::Rustls(client.transport.tls());
-    let connecting = Box::pin(connect_async_tls_with_config(
-        request,
-        Some(limits),
-        true,
-        Some(tls),
-    ));
-    let within = client.transport.timeouts().connect + OPENING;
+    let joining = Box::pin(client.transport.upgrade(answer.endpoint, &join, &headers));
     let opening = async {
-        let (mut socket, _) = connecting.await.map_err(|e| not_joined(&join, &e))?;
+        let mut socket = joining.await?;
         let first = format!("{}:{}\n", proxy.user, proxy.ticket);
         if socket
             .send(Message::binary(first.into_bytes()))
@@ -156,7 +123,7 @@ async fn open_as(client: &Inner, node: &str, vmid: u32, by: As) -> Result<Openin
         }
         accepted(socket, &join).await
     };
-    timeout(within, opening)
+    timeout(OPENING, opening)
         .await
         .unwrap_or_else(|_| Err(join.fail(ErrorKind::Busy, "the console did not open in time")))
 }
@@ -190,39 +157,6 @@ async fn accepted(mut socket: Socket, join: &Call) -> Result<Opening, Error> {
     })))
 }
 
-fn not_joined(join: &Call, error: &tungstenite::Error) -> Error {
-    if let Some(refused) = refused_certificate(error) {
-        return refused.clone().into_error(join.method, join.template);
-    }
-    if let tungstenite::Error::Http(response) = error {
-        let body = response
-            .body()
-            .as_deref()
-            .and_then(|body| serde_json::from_slice::<serde_json::Value>(body).ok());
-        let message = body
-            .as_ref()
-            .and_then(|b| b.get("message"))
-            .and_then(wire::as_text);
-        let reason = response
-            .status()
-            .canonical_reason()
-            .unwrap_or_default()
-            .to_owned();
-        return Error::answered(
-            join.method,
-            join.template,
-            response.status().as_u16(),
-            reason,
-            message,
-            std::collections::BTreeMap::new(),
-        );
-    }
-    join.fail(
-        ErrorKind::Unreachable,
-        format!("the console's connection failed: {}", chain(error)),
-    )
-}
-
 impl Console {
     /// Types these bytes.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -242,7 +176,7 @@ impl Console {
 
     /// Tells termproxy that somebody is there. The connection itself is kept alive by [`Console::recv`].
     pub async fn ping(&mut self) -> Result<(), Error> {
-        self.write(Message::binary(b"2".to_vec())).await
+        self.write(Message::binary(PING)).await
     }
 
     /// What the terminal shows next; `None` when the session or the connection ended. May be dropped and called again
@@ -268,8 +202,12 @@ impl Console {
                         self.ended = true;
                         return Err(lost("nothing was heard from it, not even an answer to a ping"));
                     }
-                    if let Err(error) = self.socket.send(Message::Ping(tungstenite::Bytes::new())).await {
-                        self.end(&error)?;
+                    // pveproxy answers the one, termproxy counts the other as a sign of life.
+                    for sign in [Message::Ping(tungstenite::Bytes::new()), Message::binary(PING)] {
+                        if let Err(error) = self.socket.send(sign).await {
+                            self.end(&error)?;
+                            break;
+                        }
                     }
                 }
             }

@@ -10,10 +10,24 @@ use crate::{
     hosts::{Host, Hosts},
     trust::refused_certificate,
 };
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use serde_json::Value;
 use std::{sync::Arc, time::Instant};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        handshake::{client::generate_key, derive_accept_key},
+        protocol::{Role, WebSocketConfig},
+    },
+};
 use tracing::Instrument;
+
+/// More than a terminal shows at once.
+const LARGEST_MESSAGE: usize = 1 << 20;
+
+/// A websocket over the same connections, trust and limits as everything else. The handshake is made here rather than by
+/// the websocket's library, which writes the request with its credentials into its log.
+pub(crate) type Socket = WebSocketStream<reqwest::Upgraded>;
 
 /// What an answer held, and which endpoint gave it.
 pub(crate) struct Answer {
@@ -23,7 +37,6 @@ pub(crate) struct Answer {
 
 pub(crate) struct Transport {
     http: reqwest::Client,
-    tls: Arc<rustls::ClientConfig>,
     hosts: Hosts,
     timeouts: Timeouts,
     observer: Option<Arc<dyn CallObserver>>,
@@ -50,8 +63,9 @@ impl Transport {
     ) -> Result<Self, Error> {
         let hosts = Hosts::new(endpoints, timeouts.calls_per_endpoint.max(1))?;
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.clone())
+            .tls_backend_preconfigured(tls)
             .http1_only()
+            .http1_title_case_headers()
             .https_only(true)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -70,19 +84,10 @@ impl Transport {
             })?;
         Ok(Self {
             http,
-            tls: Arc::new(tls),
             hosts,
             timeouts,
             observer,
         })
-    }
-
-    pub(crate) fn tls(&self) -> Arc<rustls::ClientConfig> {
-        Arc::clone(&self.tls)
-    }
-
-    pub(crate) fn timeouts(&self) -> Timeouts {
-        self.timeouts
     }
 
     /// Scheme, host and port of an endpoint.
@@ -183,21 +188,7 @@ impl Transport {
         call: &Call,
         headers: &HeaderMap,
     ) -> (u16, Result<Value, Failure>) {
-        let url = format!("{}/api2/json{}", host.base, call.path);
-        let method = match call.method {
-            "POST" => http::Method::POST,
-            "PUT" => http::Method::PUT,
-            "DELETE" => http::Method::DELETE,
-            _ => http::Method::GET,
-        };
-        let takes_form = matches!(call.method, "POST" | "PUT");
-        let mut request = self.http.request(method, url).headers(headers.clone());
-        if !call.query.is_empty() {
-            request = request.query(&call.query);
-        }
-        if takes_form {
-            request = request.form(&call.form);
-        }
+        let request = self.request(host, call, headers);
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return (0, Err(self.no_answer(host, call, &error))),
@@ -214,6 +205,98 @@ impl Transport {
             status,
             envelope::unwrap(call, status, reason, &body).map_err(Failure::Answer),
         )
+    }
+
+    fn request(&self, host: &Host, call: &Call, headers: &HeaderMap) -> reqwest::RequestBuilder {
+        let url = format!("{}/api2/json{}", host.base, call.path);
+        let method = match call.method {
+            "POST" => http::Method::POST,
+            "PUT" => http::Method::PUT,
+            "DELETE" => http::Method::DELETE,
+            _ => http::Method::GET,
+        };
+        // Proxmox refuses a body on DELETE.
+        let takes_form = matches!(call.method, "POST" | "PUT");
+        let mut request = self.http.request(method, url).headers(headers.clone());
+        if !call.query.is_empty() {
+            request = request.query(&call.query);
+        }
+        if takes_form {
+            request = request.form(&call.form);
+        }
+        request
+    }
+
+    /// Turns a call into a websocket, on the endpoint of this number and no other. Sent once.
+    pub(crate) async fn upgrade(
+        &self,
+        endpoint: usize,
+        call: &Call,
+        headers: &HeaderMap,
+    ) -> Result<Socket, Error> {
+        let Some(host) = self.hosts.get(endpoint) else {
+            return Err(call.fail(ErrorKind::Unreachable, "there is no such endpoint"));
+        };
+        let began = Instant::now();
+        let span = tracing::debug_span!("proxmox", method = call.method, endpoint = call.template);
+        let result = self.handshake(host, call, headers).instrument(span).await;
+        if let Some(observer) = &self.observer {
+            let code = result
+                .as_ref()
+                .map_or_else(|error| error.status.unwrap_or_default(), |_| 101);
+            observer.call(
+                call.template,
+                call.method,
+                code,
+                began.elapsed().as_secs_f64(),
+            );
+        }
+        result
+    }
+
+    async fn handshake(
+        &self,
+        host: &Host,
+        call: &Call,
+        headers: &HeaderMap,
+    ) -> Result<Socket, Error> {
+        let key = generate_key();
+        let request = self
+            .request(host, call, headers)
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::SEC_WEBSOCKET_KEY, &key)
+            // Without a subprotocol Proxmox drops the connection.
+            .header(header::SEC_WEBSOCKET_PROTOCOL, "binary");
+        let lost = |error: &reqwest::Error| self.no_answer(host, call, error).into_error();
+        let response = request.send().await.map_err(|e| lost(&e))?;
+        let status = response.status().as_u16();
+        if status != 101 {
+            let reason = reason_phrase(&response);
+            let body = response.bytes().await.unwrap_or_default();
+            return Err(match envelope::unwrap(call, status, reason, &body) {
+                Ok(_) => call.fail(
+                    ErrorKind::Other,
+                    "an answer came where a websocket should have",
+                ),
+                Err(error) => error,
+            });
+        }
+        let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
+        if accept.map(http::HeaderValue::as_bytes)
+            != Some(derive_accept_key(key.as_bytes()).as_bytes())
+        {
+            return Err(call.fail(
+                ErrorKind::Other,
+                "the websocket was not accepted as it should be",
+            ));
+        }
+        let stream = response.upgrade().await.map_err(|e| lost(&e))?;
+        let limits = WebSocketConfig::default()
+            .max_message_size(Some(LARGEST_MESSAGE))
+            .max_frame_size(Some(LARGEST_MESSAGE));
+        Ok(WebSocketStream::from_raw_socket(stream, Role::Client, Some(limits)).await)
     }
 
     fn no_answer(&self, host: &Host, call: &Call, error: &reqwest::Error) -> Failure {
@@ -250,5 +333,16 @@ impl Transport {
             ErrorKind::Unreachable,
             format!("the connection to {at} broke: {}", chain(error)),
         ))
+    }
+}
+
+impl Failure {
+    fn into_error(self) -> Error {
+        match self {
+            Self::NotSent(error)
+            | Self::Broken(error)
+            | Self::TimedOut(error)
+            | Self::Answer(error) => error,
+        }
     }
 }
