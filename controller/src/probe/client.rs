@@ -30,11 +30,24 @@ pub struct ProbeClient {
     proxy: Option<Proxy>,
     /// An HTTP proxy answers in the target's place when it cannot reach it.
     proxy_answers: bool,
+    pub(super) patience: Patience,
 }
 
+/// How long a probe waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For a whole answer.
+    pub(super) answer: Duration,
+    /// For the first token of a new engine, which may compile for a while.
+    pub(super) first_token: Duration,
+}
+
+/// For a connection.
 const CONNECT: Duration = Duration::from_secs(4);
-/// For a whole answer.
-const ANSWER: Duration = Duration::from_secs(8);
+const PATIENCE: Patience = Patience {
+    answer: Duration::from_secs(8),
+    first_token: Duration::from_secs(60),
+};
 
 impl ProbeClient {
     /// `proxy`: `socks5://…` or `http://…`, as in `Hypervisor.spec.guest.proxy`.
@@ -63,6 +76,7 @@ impl ProbeClient {
             trusting: Arc::default(),
             proxy: way,
             proxy_answers,
+            patience: PATIENCE,
         })
     }
 
@@ -84,7 +98,7 @@ impl ProbeClient {
             .map_err(|reason| Unanswered::Unreachable(reason.clone()))
     }
 
-    /// Sends a request and reads the answer, at most `limit` bytes of it.
+    /// Sends a request and reads the answer.
     pub(super) async fn ask(
         &self,
         request: RequestBuilder,
@@ -101,10 +115,10 @@ impl ProbeClient {
             }
             Ok::<_, reqwest::Error>(Answer { status, body })
         };
-        let patience = patience.unwrap_or(ANSWER);
+        let patience = patience.unwrap_or(self.patience.answer);
         let answer = match tokio::time::timeout(patience, answered).await {
             Err(_) => return Err(Unanswered::Slow(patience)),
-            Ok(Err(error)) => return Err(unanswered(&error)),
+            Ok(Err(error)) => return Err(unanswered(&error, self.proxy.is_some())),
             Ok(Ok(answer)) => answer,
         };
         if self.proxy_answers
@@ -160,24 +174,32 @@ impl Unanswered {
     }
 }
 
-fn unanswered(error: &reqwest::Error) -> Unanswered {
+/// With a proxy, a connection that is refused is the proxy's; that the target refuses it says in words.
+fn unanswered(error: &reqwest::Error, proxied: bool) -> Unanswered {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
+    let mut worded = false;
     while let Some(this) = cause {
-        let refused = this
+        if this
             .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
-        // A SOCKS proxy says it in words.
-        if refused
-            || this
-                .to_string()
-                .to_lowercase()
-                .contains("connection refused")
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
         {
-            return Unanswered::Refused;
+            return if proxied {
+                Unanswered::Unreachable("the guest proxy refuses connections".to_owned())
+            } else {
+                Unanswered::Refused
+            };
         }
+        worded |= this
+            .to_string()
+            .to_lowercase()
+            .contains("connection refused");
         cause = this.source();
     }
-    Unanswered::Unreachable(why(error))
+    if worded {
+        Unanswered::Refused
+    } else {
+        Unanswered::Unreachable(why(error))
+    }
 }
 
 /// The innermost cause: the outer ones only say that a request failed.

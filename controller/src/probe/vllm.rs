@@ -5,7 +5,6 @@
 //! seconds or not at all, then as refused; `/v1/models` answers before and after the model does; only `/v1` asks for the key.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -87,9 +86,6 @@ impl VllmWatch {
     }
 }
 
-/// The first request to a new engine may compile for a while.
-const FIRST_TOKEN: Duration = Duration::from_secs(60);
-
 impl ProbeClient {
     /// Looks once; `complete`: ask for a token, too.
     pub async fn vllm(&self, target: &VllmTarget, complete: bool) -> VllmProbe {
@@ -149,7 +145,10 @@ impl ProbeClient {
         let request = self
             .request(target, reqwest::Method::POST, "/v1/completions")
             .map_err(|e| failed(e.why()))?;
-        let answer = match self.ask(request.json(&question), Some(FIRST_TOKEN)).await {
+        let answer = match self
+            .ask(request.json(&question), Some(self.patience.first_token))
+            .await
+        {
             Err(Unanswered::Refused) => return Err(VllmProbe::Refused),
             Err(unanswered) => {
                 return Err(failed(format!("a completion got {}", unanswered.why())));

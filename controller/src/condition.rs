@@ -1,0 +1,222 @@
+//! The only place that builds conditions.
+//!
+//! Checks of a plan leave [`Finding`]s; this module turns them into `metav1.Condition`s: `Ready` first as the summary, kstatus'
+//! `Reconciling` and `Stalled` present only while true and never both, transition times in whole seconds that move with the status only.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use phoenix_crds::conditions::{ConditionType, Reason};
+
+/// A condition's status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::Display)]
+pub enum Truth {
+    /// As asked.
+    True,
+    /// Not as asked.
+    False,
+    /// We could not look.
+    Unknown,
+}
+
+/// What an unmet condition means for those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Neither works on it nor hinders: said, no more (`RestartRequired`, `Outdated`, `Paused`).
+    Neutral,
+    /// It is being worked on, or waited for.
+    Reconciling,
+    /// Somebody has to do something.
+    Stalled,
+}
+
+/// What one check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The condition that it speaks for.
+    pub condition: ConditionType,
+    /// Whether it is met.
+    pub truth: Truth,
+    /// Why.
+    pub reason: Reason,
+    /// A sentence for a person: what, where, what to do.
+    pub message: String,
+    /// What that means.
+    pub progress: Progress,
+}
+
+impl Finding {
+    /// A condition that is met.
+    pub fn met(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+        Self { condition, truth: Truth::True, reason, message: message.into(), progress: Progress::Neutral }
+    }
+
+    /// One that is being worked on.
+    pub fn working(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+        Self { condition, truth: Truth::False, reason, message: message.into(), progress: Progress::Reconciling }
+    }
+
+    /// One that somebody has to do something about.
+    pub fn stalled(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+        Self { condition, truth: Truth::False, reason, message: message.into(), progress: Progress::Stalled }
+    }
+
+    /// Something worth saying that hinders nothing.
+    pub fn said(condition: ConditionType, truth: Truth, reason: Reason, message: impl Into<String>) -> Self {
+        Self { condition, truth, reason, message: message.into(), progress: Progress::Neutral }
+    }
+
+    /// It tells of something beside what was asked for.
+    fn aside(&self) -> bool {
+        matches!(self.condition, ConditionType::Outdated | ConditionType::Paused)
+    }
+
+    fn hinders(&self) -> bool {
+        self.truth != Truth::True && self.progress != Progress::Neutral
+    }
+}
+
+/// The conditions of an object at `generation`.
+///
+/// `kept` are those of the previous status that no finding speaks for and that still hold (a look that could not be had says nothing
+/// about them); they stand behind what was found.
+pub fn conditions(findings: &[Finding], kept: &[Condition], previous: &[Condition], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+    let builder = Builder { previous, generation, now };
+    let mut list = vec![builder.ready(findings)];
+    if let Some(f) = findings.iter().find(|f| f.progress == Progress::Stalled) {
+        list.push(builder.condition(ConditionType::Stalled, Truth::True, f.reason.into(), &f.message));
+    } else if let Some(f) = findings.iter().find(|f| f.progress == Progress::Reconciling) {
+        list.push(builder.condition(ConditionType::Reconciling, Truth::True, f.reason.into(), &f.message));
+    }
+    for f in findings.iter().filter(|f| f.condition != ConditionType::Ready) {
+        // the first to speak for a condition is the one that stopped there
+        if !list.iter().any(|c| c.type_ == <&str>::from(f.condition)) {
+            list.push(builder.condition(f.condition, f.truth, f.reason.into(), &f.message));
+        }
+    }
+    for c in kept {
+        let summary = [ConditionType::Ready, ConditionType::Stalled, ConditionType::Reconciling].map(<&str>::from);
+        if !summary.contains(&c.type_.as_str()) && !list.iter().any(|l| l.type_ == c.type_) {
+            list.push(c.clone());
+        }
+    }
+    list
+}
+
+struct Builder<'a> {
+    previous: &'a [Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+}
+
+impl Builder<'_> {
+    fn ready(&self, findings: &[Finding]) -> Condition {
+        match findings.iter().find(|f| f.hinders()) {
+            Some(f) => self.condition(ConditionType::Ready, f.truth, f.reason.into(), &f.message),
+            // all is as asked: the last that was met says what that is
+            None => match findings.iter().rev().find(|f| f.truth == Truth::True && f.progress == Progress::Neutral && !f.aside()) {
+                Some(f) => self.condition(ConditionType::Ready, Truth::True, f.reason.into(), &f.message),
+                None => self.condition(ConditionType::Ready, Truth::Unknown, Reason::Waiting.into(), "Nothing is known yet."),
+            },
+        }
+    }
+
+    fn condition(&self, kind: ConditionType, truth: Truth, reason: &str, message: &str) -> Condition {
+        let type_: &str = kind.into();
+        let status: &str = truth.into();
+        let since = self.previous.iter().find(|c| c.type_ == type_ && c.status == status).map(|c| c.last_transition_time.clone());
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            observed_generation: self.generation,
+            last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(self.now))),
+        }
+    }
+}
+
+/// Kubernetes stores whole seconds; anything finer would differ from what is read back.
+pub fn whole_seconds(t: Timestamp) -> Timestamp {
+    Timestamp::from_second(t.as_second()).unwrap_or(t)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn types(list: &[Condition]) -> Vec<(String, String, String)> {
+        list.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+    }
+
+    fn row(type_: &str, status: &str, reason: &str) -> (String, String, String) {
+        (type_.into(), status.into(), reason.into())
+    }
+
+    #[test]
+    fn ready_is_the_first_that_is_not_met() {
+        let findings = [
+            Finding::met(ConditionType::HypervisorReady, Reason::Connected, ""),
+            Finding::working(ConditionType::Created, Reason::Cloning, "cloning"),
+            Finding::working(ConditionType::SetupComplete, Reason::Waiting, "later"),
+        ];
+        let list = conditions(&findings, &[], &[], Some(3), at(10));
+        assert_eq!(list[0].message, "cloning");
+        assert_eq!(
+            types(&list),
+            [
+                row("Ready", "False", "Cloning"),
+                row("Reconciling", "True", "Cloning"),
+                row("HypervisorReady", "True", "Connected"),
+                row("Created", "False", "Cloning"),
+                row("SetupComplete", "False", "Waiting"),
+            ]
+        );
+        assert!(list.iter().all(|c| c.observed_generation == Some(3)));
+    }
+
+    #[test]
+    fn stalled_excludes_reconciling_and_neutral_lowers_nothing() {
+        let findings = [
+            Finding::said(ConditionType::Outdated, Truth::True, Reason::SpecChanged, "rebuild"),
+            Finding::said(ConditionType::ConfigInSync, Truth::False, Reason::RestartRequired, "restart"),
+        ];
+        assert_eq!(types(&conditions(&findings, &[], &[], None, at(1)))[0], row("Ready", "Unknown", "Waiting"));
+        let met = Finding::met(ConditionType::PowerInSync, Reason::Running, "runs");
+        let list = conditions(&[&findings[..], &[met]].concat(), &[], &[], None, at(1));
+        assert_eq!(types(&list)[0], row("Ready", "True", "Running"));
+        let findings = [Finding::working(ConditionType::Created, Reason::Creating, ""), Finding::stalled(ConditionType::SetupComplete, Reason::Failed, "exit 3")];
+        let list = types(&conditions(&findings, &[], &[], None, at(1)));
+        assert!(list.contains(&row("Stalled", "True", "Failed")) && !list.iter().any(|c| c.0 == "Reconciling"));
+    }
+
+    #[test]
+    fn a_transition_time_moves_with_the_status_only() {
+        let first = conditions(&[Finding::working(ConditionType::Created, Reason::Creating, "a")], &[], &[], Some(1), at(100));
+        let second = conditions(&[Finding::working(ConditionType::Created, Reason::Busy, "b")], &[], &first, Some(2), at(200));
+        let third = conditions(&[Finding::met(ConditionType::Created, Reason::Created, "")], &[], &second, Some(2), at(300));
+        let time = |l: &[Condition]| l.iter().find(|c| c.type_ == "Created").unwrap().last_transition_time.0.as_second();
+        assert_eq!((time(&first), time(&second), time(&third)), (100, 100, 300));
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_kept_but_never_the_summary() {
+        let before = conditions(&[Finding::met(ConditionType::Created, Reason::Created, "")], &[], &[], Some(1), at(1));
+        let lost = Finding { truth: Truth::Unknown, ..Finding::working(ConditionType::HypervisorReady, Reason::Unreachable, "refused") };
+        let list = conditions(&[lost], &before, &before, Some(1), at(9));
+        assert_eq!(
+            types(&list),
+            [
+                row("Ready", "Unknown", "Unreachable"),
+                row("Reconciling", "True", "Unreachable"),
+                row("HypervisorReady", "Unknown", "Unreachable"),
+                row("Created", "True", "Created"),
+            ]
+        );
+    }
+}

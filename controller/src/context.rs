@@ -1,0 +1,199 @@
+//! What every pass has at hand; passed in, no globals.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use kube::{
+    Client, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        events::Recorder,
+        reflector::{ObjectRef, Store},
+    },
+};
+use phoenix_crds::{Hypervisor, LxcContainer, LxcTemplate};
+
+use crate::{
+    engine::{Backoffs, Kind, Latest},
+    fleet::Fleet,
+    lease::Leadership,
+    memory::Memory,
+    prober::Prober,
+    sessions::Sessions,
+    settings::Settings,
+    telemetry::Metrics,
+    wake::{ObjectKey, Wakes},
+};
+
+/// The caches of our kinds, filled by their watches.
+#[derive(Clone)]
+pub struct Stores {
+    /// All hypervisors that this operator works for.
+    pub hypervisors: Store<DeserializeGuard<Hypervisor>>,
+    /// All templates.
+    pub templates: Store<DeserializeGuard<LxcTemplate>>,
+    /// All containers.
+    pub containers: Store<DeserializeGuard<LxcContainer>>,
+}
+
+impl Stores {
+    /// A hypervisor by name.
+    pub fn hypervisor(&self, name: &str) -> Option<Hypervisor> {
+        self.hypervisors.get(&ObjectRef::new(name)).and_then(|g| g.0.as_ref().ok().cloned())
+    }
+
+    /// All hypervisors that decode.
+    pub fn all_hypervisors(&self) -> Vec<Hypervisor> {
+        self.hypervisors.state().iter().filter_map(|g| g.0.as_ref().ok().cloned()).collect()
+    }
+
+    /// A template by namespace and name.
+    pub fn template(&self, namespace: &str, name: &str) -> Option<LxcTemplate> {
+        self.templates.get(&ObjectRef::new(name).within(namespace)).and_then(|g| g.0.as_ref().ok().cloned())
+    }
+
+    /// All templates that decode.
+    pub fn all_templates(&self) -> Vec<LxcTemplate> {
+        self.templates.state().iter().filter_map(|g| g.0.as_ref().ok().cloned()).collect()
+    }
+
+    /// All containers that decode.
+    pub fn all_containers(&self) -> Vec<LxcContainer> {
+        self.containers.state().iter().filter_map(|g| g.0.as_ref().ok().cloned()).collect()
+    }
+}
+
+/// Undecodable objects that were told so, by uid and resource version: once per version is enough.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<HashMap<String, String>>);
+
+impl Told {
+    /// Whether this is news.
+    pub fn insert(&self, uid: &str, version: &str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(uid.to_owned(), version.to_owned()).as_deref() != Some(version)
+    }
+}
+
+/// What every pass has at hand.
+pub struct Context {
+    /// Kubernetes.
+    pub kube: Client,
+    /// Flags and environment.
+    pub settings: Settings,
+    /// Namespace that the operator runs in: credentials are read there and nowhere else.
+    pub namespace: String,
+    /// Uid of namespace kube-system: who we are in ownership marks unless the hypervisor says otherwise.
+    pub instance: String,
+    /// Caches.
+    pub stores: Stores,
+    /// Proxmox.
+    pub fleet: Fleet,
+    /// Guests.
+    pub sessions: Arc<Sessions>,
+    /// Probes.
+    pub prober: Arc<Prober>,
+    /// Whether we may change anything.
+    pub leadership: Leadership,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+    /// Events; one per process, since it holds the aggregation.
+    pub recorder: Recorder,
+    /// Wakes.
+    pub wakes: Wakes,
+    /// Back-offs.
+    pub backoffs: Backoffs,
+    /// Failures counted.
+    pub memory: Memory,
+    /// Our own last writes.
+    pub(crate) latest_writes: Latest,
+    /// Undecodable objects that were told.
+    pub undecodable: Told,
+}
+
+impl Context {
+    /// The newer of the watch's object and what we wrote last.
+    pub(crate) fn latest<K: Kind>(&self, watched: &K) -> Arc<K> {
+        self.latest_writes.newer(watched)
+    }
+
+    /// An object is gone: all that is remembered of it goes too.
+    pub(crate) fn forget(&self, uid: &str, key: &ObjectKey, hypervisor: Option<&str>) {
+        self.memory.forget(uid);
+        self.sessions.forget(uid);
+        self.prober.forget(uid);
+        self.backoffs.reset(uid);
+        self.latest_writes.forget(uid);
+        self.metrics.vllm_gone(&key.namespace, &key.name);
+        if let Some(cluster) = hypervisor.and_then(|name| self.fleet.get(name)) {
+            cluster.forget(key);
+        }
+    }
+
+    /// Brings the gauges that are read off the caches up to date.
+    pub(crate) fn gauge(&self) {
+        use phoenix_crds::{lxc::Lxc as _, status::State};
+        const STATES: [State; 11] = [
+            State::Pending,
+            State::Creating,
+            State::Configuring,
+            State::Starting,
+            State::SettingUp,
+            State::Sealing,
+            State::Sealed,
+            State::Running,
+            State::Stopped,
+            State::Deleting,
+            State::Failed,
+        ];
+        let (templates, containers) = (self.stores.all_templates(), self.stores.all_containers());
+        let count = |states: &[Option<State>], state: State| states.iter().filter(|s| s.unwrap_or(State::Pending) == state).count();
+        let of_templates: Vec<_> = templates.iter().map(|t| t.status_shared().and_then(|s| s.state)).collect();
+        let of_containers: Vec<_> = containers.iter().map(|c| c.status_shared().and_then(|s| s.state)).collect();
+        for state in STATES {
+            self.metrics.objects("LxcTemplate", state.into(), count(&of_templates, state));
+            self.metrics.objects("LxcContainer", state.into(), count(&of_containers, state));
+        }
+        for h in self.stores.all_hypervisors() {
+            let gpus = h.status.as_ref().map(|s| s.gpus.as_slice()).unwrap_or_default();
+            self.metrics.gpus(&h.name_any(), gpus.iter().filter(|g| !g.held_by.is_empty()).count(), gpus.len());
+        }
+        for c in containers.iter().filter(|c| c.spec.vllm.is_some()) {
+            let ready = c.status.as_ref().and_then(|s| s.vllm.as_ref()).is_some_and(|v| v.state.as_deref() == Some("Serving"));
+            self.metrics.vllm_ready(&c.namespace().unwrap_or_default(), &c.name_any(), ready);
+        }
+        self.metrics.leader(self.leadership.is_leader());
+    }
+
+    /// Wakes every object of ours that fits.
+    pub(crate) fn wake_users_of(&self, hypervisor: &str) {
+        let uses = |named: Option<&str>| named.is_none_or(|n| n == hypervisor);
+        for t in self.stores.all_templates() {
+            if uses(crate::lxc::hypervisor_of(&t).as_deref()) {
+                self.wakes.wake(&crate::engine::key_of(&t));
+            }
+        }
+        for c in self.stores.all_containers() {
+            if uses(crate::lxc::hypervisor_of(&c).as_deref()) {
+                self.wakes.wake(&crate::engine::key_of(&c));
+            }
+        }
+    }
+
+    /// Wakes the objects whose source is this template.
+    pub(crate) fn wake_clones_of(&self, namespace: &str, template: &str) {
+        let clones = |named: Option<&str>, ns: Option<String>| named == Some(template) && ns.as_deref() == Some(namespace);
+        for t in self.stores.all_templates() {
+            if clones(crate::lxc::template_of(&t), t.namespace()) {
+                self.wakes.wake(&crate::engine::key_of(&t));
+            }
+        }
+        for c in self.stores.all_containers() {
+            if clones(crate::lxc::template_of(&c), c.namespace()) {
+                self.wakes.wake(&crate::engine::key_of(&c));
+            }
+        }
+    }
+}

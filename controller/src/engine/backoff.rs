@@ -1,0 +1,49 @@
+//! Capped exponential back-off with jitter, per object.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// The back-offs of all objects, by uid.
+#[derive(Debug, Default)]
+pub struct Backoffs {
+    by_uid: Mutex<HashMap<String, ExponentialBackoff>>,
+}
+
+impl Backoffs {
+    /// How long this object waits now; longer each time until `reset`.
+    pub fn next(&self, uid: &str) -> Duration {
+        let mut map = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+        let backoff = map.entry(uid.to_owned()).or_insert_with(|| {
+            ExponentialBuilder::default().with_min_delay(FIRST).with_max_delay(LONGEST).with_jitter().without_max_times().build()
+        });
+        backoff.next().unwrap_or(LONGEST).min(LONGEST * 2)
+    }
+
+    /// It went well, or the object is gone.
+    pub fn reset(&self, uid: &str) {
+        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_grows_and_is_forgotten() {
+        let backoffs = Backoffs::default();
+        let early: Duration = (0..2).map(|_| backoffs.next("a")).sum();
+        let late: Duration = (0..12).map(|_| backoffs.next("a")).max().unwrap();
+        assert!(early < late && late >= LONGEST);
+        backoffs.reset("a");
+        assert!(backoffs.next("a") < Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,205 @@
+//! What the host is and has: asked when the connection is new or its health turned, and on the slow cycle; the fleet's poll does the rest.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use kube::ResourceExt;
+use phoenix_crds::{Hypervisor, conditions::ConditionType as C};
+use proxmox_client::{Certificate, ClusterStatus, ClusterStatusKind, Error, ErrorKind, NodeStatus, Permissions, Storage};
+
+use super::desired::Desired;
+use crate::{
+    context::Context,
+    fault::Fault,
+    fleet::{Cluster, Health},
+};
+
+/// What is there.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Observed {
+    /// Of the connection; absent without one.
+    pub(crate) health: Option<Health>,
+    /// Changes may not pass, for now or for a reason.
+    pub(crate) barred: Option<crate::fleet::Barred>,
+    /// The slow look.
+    pub(crate) inventory: Option<Inventory>,
+    /// Objects on it by kind of Lxc.
+    pub(crate) containers: usize,
+    /// When it is to be looked at again.
+    pub(crate) drift: Duration,
+    /// GPUs held, by index and node, with the holders.
+    pub(crate) gpus: Vec<HeldGpu>,
+}
+
+/// The slow look.
+#[derive(Debug, Clone)]
+pub(crate) struct Inventory {
+    pub(crate) at: Instant,
+    pub(crate) version: String,
+    pub(crate) ca: Option<String>,
+    pub(crate) nodes: Vec<(String, bool, NodeStatus)>,
+    pub(crate) storages: Vec<(String, Storage)>,
+    pub(crate) quorate: bool,
+    pub(crate) missing: Vec<String>,
+}
+
+/// A GPU that some container holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldGpu {
+    pub(crate) node: String,
+    pub(crate) status: phoenix_crds::status::GpuStatus,
+    pub(crate) pci_address: Option<String>,
+    pub(crate) holders: Vec<String>,
+}
+
+pub(crate) async fn observe(object: &Hypervisor, desired: &Desired, cx: &Context) -> Result<Observed, Fault> {
+    let Some(cluster) = &desired.cluster else { return Ok(Observed::default()) };
+    let mut seen = Observed { health: Some(cluster.health()), barred: cluster.barred(), ..Observed::default() };
+    (seen.containers, seen.gpus) = used(object, cx);
+    seen.drift = cluster.settings().drift;
+    if seen.health != Some(Health::Connected) {
+        return Ok(seen);
+    }
+    let current = cluster.inventory().filter(|i| i.at.elapsed() < seen.drift && online_as(i, cluster));
+    seen.inventory = Some(match current {
+        Some(inventory) => inventory,
+        None => {
+            let inventory = look(object, cluster).await.map_err(|e| failed(&e))?;
+            cluster.keep_inventory(inventory.clone());
+            inventory
+        }
+    });
+    Ok(seen)
+}
+
+/// The nodes of the last look are online as the poll says.
+fn online_as(inventory: &Inventory, cluster: &Cluster) -> bool {
+    inventory.nodes.iter().all(|(name, online, _)| cluster.node_online(name).is_none_or(|now| now == *online))
+}
+
+fn failed(error: &Error) -> Fault {
+    Fault::proxmox(error, "taking the inventory", C::Connected)
+}
+
+async fn look(object: &Hypervisor, cluster: &Cluster) -> Result<Inventory, Error> {
+    let client = cluster.client();
+    let version = client.version().await?.version;
+    let status = client.cluster_status().await?;
+    let nodes = client.nodes().await?;
+    let mut inventory = Inventory {
+        at: Instant::now(),
+        version,
+        ca: None,
+        nodes: Vec::new(),
+        storages: Vec::new(),
+        quorate: quorate(&status),
+        missing: missing(object, &client.permissions().await?),
+    };
+    for node in &nodes {
+        let online = node.is_online();
+        if !online {
+            inventory.nodes.push((node.name.clone(), false, NodeStatus::default()));
+            continue;
+        }
+        if inventory.ca.is_none() {
+            inventory.ca = optional(client.certificates(&node.name).await)?.and_then(|c| ca(&c));
+        }
+        let figures = optional(client.node_status(&node.name).await)?.unwrap_or_else(|| NodeStatus {
+            cores: node.maxcpu,
+            memory_total: node.maxmem,
+            uptime: node.uptime,
+            ..NodeStatus::default()
+        });
+        inventory.nodes.push((node.name.clone(), true, figures));
+        let storages = optional(client.storages(&node.name).await)?.unwrap_or_default();
+        inventory.storages.extend(storages.into_iter().filter(Storage::holds_containers).map(|s| (node.name.clone(), s)));
+    }
+    inventory.nodes.sort_by(|a, b| a.0.cmp(&b.0));
+    inventory.storages.sort_by(|a, b| (&a.0, &a.1.name).cmp(&(&b.0, &b.1.name)));
+    Ok(inventory)
+}
+
+/// What the token may not see is left out, not an error.
+fn optional<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if matches!(e.kind, ErrorKind::Forbidden | ErrorKind::NodeOffline) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// A single node without a cluster has no quorum to lose.
+fn quorate(status: &[ClusterStatus]) -> bool {
+    status.iter().find(|s| s.kind == ClusterStatusKind::Cluster).is_none_or(|c| c.quorate)
+}
+
+fn ca(certificates: &[Certificate]) -> Option<String> {
+    let root = certificates.iter().find(|c| c.is_root_ca())?;
+    root.sha256().map(|f| f.to_string())
+}
+
+/// Privileges without which the operator can't do its work, as far as they can be told in advance: on the default storage, for guests
+/// in general. A token limited to a pool has them elsewhere, so what it lacks here is only said where it has none at all.
+fn missing(object: &Hypervisor, held: &Permissions) -> Vec<String> {
+    const GUEST: [&str; 11] = [
+        "VM.Allocate",
+        "VM.Audit",
+        "VM.Clone",
+        "VM.Config.CPU",
+        "VM.Config.Disk",
+        "VM.Config.Memory",
+        "VM.Config.Network",
+        "VM.Config.Options",
+        "VM.Console",
+        "VM.PowerMgmt",
+        "VM.Snapshot",
+    ];
+    let mut missing = BTreeSet::new();
+    let pooled = held.0.iter().any(|(path, privileges)| path.starts_with("/pool/") && privileges.contains_key("VM.Allocate"));
+    if !pooled {
+        missing.extend(GUEST.iter().filter(|p| !held.allows("/vms", p)).map(|p| format!("/vms: {p}")));
+    }
+    if let Some(storage) = object.spec.defaults.as_ref().and_then(|d| d.storage.as_ref()) {
+        let path = format!("/storage/{storage}");
+        missing.extend(["Datastore.AllocateSpace", "Datastore.Audit"].iter().filter(|p| !held.allows(&path, p)).map(|p| format!("{path}: {p}")));
+    }
+    missing.into_iter().collect()
+}
+
+/// Objects on this hypervisor, and the GPUs that those hold.
+fn used(object: &Hypervisor, cx: &Context) -> (usize, Vec<HeldGpu>) {
+    use phoenix_crds::status::State;
+    let me = object.name_any();
+    let templates = cx.stores.all_templates().into_iter().map(|t| (crate::engine::key_of(&t), t.status));
+    let containers = cx.stores.all_containers().into_iter().map(|c| (crate::engine::key_of(&c), c.status));
+    let mine: Vec<_> = templates
+        .chain(containers)
+        .filter_map(|(key, status)| Some((key, status?)))
+        .filter(|(_, s)| s.hypervisor.as_deref() == Some(me.as_str()) && s.vmid.is_some())
+        .collect();
+    let mut gpus: Vec<HeldGpu> = Vec::new();
+    for (key, status) in &mine {
+        let node = status.node.clone().unwrap_or_default();
+        // a sealed or stopped container holds none, but what it saw of the card is still known
+        let holds = matches!(status.state, Some(State::Running | State::SettingUp | State::Starting));
+        for gpu in &status.gpus {
+            let place = gpus.iter().position(|g| g.node == node && g.status.index == gpu.index).unwrap_or_else(|| {
+                gpus.push(HeldGpu { node: node.clone(), status: gpu.clone(), pci_address: None, holders: Vec::new() });
+                gpus.len() - 1
+            });
+            if let Some(known) = gpus.get_mut(place) {
+                if known.status.uuid.is_none() {
+                    known.status = gpu.clone();
+                }
+                if holds {
+                    known.holders.push(format!("{}/{}", key.namespace, key.name));
+                }
+            }
+        }
+    }
+    gpus.sort_by(|a, b| (&a.node, a.status.index).cmp(&(&b.node, b.status.index)));
+    gpus.iter_mut().for_each(|g| g.holders.sort());
+    (mine.len(), gpus)
+}

@@ -1,0 +1,282 @@
+//! Fourth stage: one mutation. Every change of a container goes through [`Hand`], which has just seen our mark on it.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::EventType;
+use phoenix_crds::conditions::{ConditionType as C, Reason};
+use proxmox_client::{Error, ErrorKind, Params, Upid};
+
+use super::{
+    LxcKind,
+    desired::{Desired, Goal, Present, Role},
+    mark::Ownership,
+    observe::Observed,
+    step::{Change, GuestStep, Site, Step},
+};
+use crate::{
+    condition::whole_seconds,
+    context::Context,
+    engine::{Announcement, Named, Receipt, StartedTask, apply_status},
+    fault::Fault,
+    fleet::{Cluster, Presence, Seen},
+    guest::{GuestKey, GuestOp, SetupRun},
+    sessions::Visit,
+};
+
+/// A look not older than this counts as "just seen".
+const JUST_SEEN: Duration = Duration::from_secs(2);
+/// How long a guest is waited for in one operation.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+/// How long one operation follows a setup run; then it connects anew.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
+/// What an operation may take beside its own waits.
+const GUEST_LIMIT: Duration = Duration::from_secs(90);
+
+/// Carries out one step.
+pub(crate) async fn act<K: LxcKind>(object: &K, step: &Step, desired: &Desired, observed: &Observed, cx: &Arc<Context>) -> Result<Receipt, Fault> {
+    let Some(cluster) = cx.fleet.get(&desired.target.hypervisor) else {
+        return Err(Fault::retry(C::HypervisorReady, Reason::Unreachable, "the hypervisor's connection was closed meanwhile"));
+    };
+    let hand = Hand { desired, observed, cx, cluster };
+    match step {
+        Step::ReserveVmid { vmid } => reserve(object, *vmid, desired, cx).await,
+        Step::Create { site, params } => hand.create(site, None, params, step).await,
+        Step::Clone { site, source, params, .. } => hand.create(site, Some(*source), params, step).await,
+        Step::Destroy { site, .. } => hand.destroy(site, step).await,
+        Step::Configure { site, change } => hand.configure(site, change, step).await,
+        Step::Resize { site, gib } => {
+            hand.ours(site).await?;
+            let answer = hand.cluster.client().ct_resize(&site.node, site.vmid, "rootfs", *gib).await;
+            hand.task(site, answer, C::ConfigInSync, step, None)
+        }
+        Step::Start { site } => hand.start(site, step).await,
+        Step::Shutdown { site, timeout, force } => hand.shutdown(site, *timeout, *force, step).await,
+        Step::Guest { site, step } => hand.guest(site, *step).await,
+        Step::Convert { site } => hand.convert(site, step).await,
+        Step::Snapshot { site, name } => {
+            hand.ours(site).await?;
+            let answer = hand.cluster.client().ct_snapshot(&site.node, site.vmid, name, Some("sealed by the Phoenix operator")).await;
+            hand.task(site, answer, C::Sealed, step, None)
+        }
+    }
+}
+
+/// Writes hypervisor and VMID into the status, upon the very object that was read: a second writer makes this fail.
+async fn reserve<K: LxcKind>(object: &K, vmid: u32, desired: &Desired, cx: &Context) -> Result<Receipt, Fault> {
+    let mut status = object.status_shared().cloned().unwrap_or_default();
+    status.hypervisor = Some(desired.target.hypervisor.clone());
+    status.vmid = Some(i64::from(vmid));
+    let version = object.resource_version();
+    apply_status(object, status, version.as_deref(), cx).await.map_err(|e| Fault::kube(&e, "reserving the VMID"))?;
+    Ok(Receipt { vmid: Some(vmid), ..Receipt::default() })
+}
+
+struct Hand<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    cx: &'a Arc<Context>,
+    cluster: Arc<Cluster>,
+}
+
+impl Hand<'_> {
+    /// The container with our mark, as of just now. Nothing that isn't ours passes here.
+    async fn ours(&self, site: &Site) -> Result<Seen, Fault> {
+        let look = self.cluster.look(site.vmid, Some(&site.node), JUST_SEEN).await;
+        let look = look.map_err(|e| Fault::proxmox(&e, &format!("looking at container {}", site.vmid), C::Created))?;
+        if let Presence::Here(seen) = &look.presence {
+            let judged = self.desired.target.mark(site.vmid).judge(seen.config.description());
+            if matches!(judged, Ownership::Ours(_)) {
+                return Ok((**seen).clone());
+            }
+        }
+        // the plan decides anew upon what is there now
+        Err(Fault::retry(C::Created, Reason::Busy, format!("container {} changed while something was about to be done with it", site.vmid)))
+    }
+
+    fn fault(error: &Error, step: &Step, condition: C) -> Fault {
+        Fault::proxmox(error, &format!("could not {}", step.phrase()), condition)
+    }
+
+    /// A started task, or why it wasn't.
+    fn task(&self, site: &Site, answer: Result<Upid, Error>, condition: C, step: &Step, event: Option<&'static str>) -> Result<Receipt, Fault> {
+        self.cluster.invalidate(site.vmid);
+        let upid = answer.map_err(|e| Self::fault(&e, step, condition))?;
+        self.cluster.watch(&upid, site.vmid, &self.desired.target.key);
+        let announcement = event.map(|reason| Announcement { kind: EventType::Normal, reason, note: super::plan::sentence(&step.phrase()) });
+        let task = StartedTask { upid: upid.to_string(), kind: upid.task_type.clone(), at: whole_seconds(Timestamp::now()) };
+        Ok(Receipt { task: Some(task), announcement, ..Receipt::default() })
+    }
+
+    async fn create(&self, site: &Site, source: Option<u32>, params: &[(String, String)], step: &Step) -> Result<Receipt, Fault> {
+        let client = self.cluster.client();
+        let free = client.vmid_is_free(site.vmid).await.map_err(|e| Self::fault(&e, step, C::Created))?;
+        if !free {
+            self.cluster.invalidate(site.vmid);
+            return Err(Fault::retry(C::Created, Reason::Busy, format!("VMID {} was taken a moment ago", site.vmid)));
+        }
+        let mut form = Params::new();
+        for (key, value) in params {
+            form = form.set(key, value);
+        }
+        let answer = match source {
+            None => client.create_ct(&site.node, &form).await,
+            Some(source) => client.ct_clone(&site.node, source, &form).await,
+        };
+        if answer.is_err() {
+            // the next in line need not wait for our next try
+            self.cluster.done_cloning(&self.desired.target.key);
+        }
+        self.task(site, answer, C::Created, step, Some(if source.is_some() { "Cloning" } else { "Creating" }))
+    }
+
+    async fn destroy(&self, site: &Site, step: &Step) -> Result<Receipt, Fault> {
+        self.ours(site).await?;
+        self.cx.sessions.outdated(&self.desired.target.uid);
+        let answer = self.cluster.client().ct_delete(&site.node, site.vmid, true).await;
+        let receipt = self.task(site, answer, C::Ready, step, Some("Destroying"))?;
+        self.cluster.freed(site.vmid);
+        self.cluster.interested(site.vmid, &self.desired.target.key);
+        Ok(receipt)
+    }
+
+    async fn start(&self, site: &Site, step: &Step) -> Result<Receipt, Fault> {
+        self.ours(site).await?;
+        self.cx.sessions.outdated(&self.desired.target.uid);
+        match self.cluster.client().ct_start(&site.node, site.vmid).await {
+            Err(e) if e.kind == ErrorKind::AlreadyRunning => self.done(site),
+            answer => self.task(site, answer, C::PowerInSync, step, Some("Starting")),
+        }
+    }
+
+    async fn shutdown(&self, site: &Site, timeout: Duration, force: bool, step: &Step) -> Result<Receipt, Fault> {
+        self.ours(site).await?;
+        self.cx.sessions.outdated(&self.desired.target.uid);
+        let seconds = u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
+        match self.cluster.client().ct_shutdown(&site.node, site.vmid, seconds, force).await {
+            Err(e) if e.kind == ErrorKind::NotRunning => self.done(site),
+            answer => self.task(site, answer, C::PowerInSync, step, Some("Stopping")),
+        }
+    }
+
+    fn done(&self, site: &Site) -> Result<Receipt, Fault> {
+        self.cluster.invalidate(site.vmid);
+        Ok(Receipt::default())
+    }
+
+    async fn configure(&self, site: &Site, change: &Change, step: &Step) -> Result<Receipt, Fault> {
+        let seen = self.ours(site).await?;
+        let mut params = Params::new();
+        for (key, value) in &change.set {
+            params = params.set(key, value);
+        }
+        for key in &change.delete {
+            params = params.delete(key);
+        }
+        params = params.digest(&seen.config.digest);
+        let answer = self.cluster.client().ct_set_config(&site.node, site.vmid, &params, change.as_root).await;
+        // a failed PUT may have stored something all the same
+        self.cluster.invalidate(site.vmid);
+        let Err(error) = answer else { return Ok(Receipt::default()) };
+        if let (Some(device), true) = (&change.optional_device, error.message.contains("does not exist")) {
+            self.cx.memory.skip_device(&self.desired.target.uid, device);
+            return Ok(Receipt::default());
+        }
+        Err(refused(&error, change, site, step))
+    }
+
+    async fn convert(&self, site: &Site, step: &Step) -> Result<Receipt, Fault> {
+        self.ours(site).await?;
+        let client = self.cluster.client();
+        let answer = client.ct_template(&site.node, site.vmid).await;
+        self.cluster.invalidate(site.vmid);
+        answer.map_err(|e| Self::fault(&e, step, C::Sealed))?;
+        // the answer is null, but the work is a task: its outcome is worth having
+        let tasks = client.active_tasks(&site.node, Some(site.vmid)).await.unwrap_or_default();
+        let upid = tasks.into_iter().find(|t| t.upid.task_type == "vztemplate").map(|t| t.upid);
+        match upid {
+            Some(upid) => self.task(site, Ok(upid), C::Sealed, step, Some("Sealing")),
+            None => Ok(Receipt::default()),
+        }
+    }
+
+    async fn guest(&self, site: &Site, step: GuestStep) -> Result<Receipt, Fault> {
+        let Goal::Present(present) = &self.desired.goal else {
+            return Err(Fault::bug("a guest step for an object that shall go"));
+        };
+        self.ours(site).await?;
+        let (op, limit) = operation(step, present)?;
+        let target = &self.desired.target;
+        let visit = Visit {
+            cluster: Arc::clone(&self.cluster),
+            node: site.node.clone(),
+            key: GuestKey { vmid: site.vmid, uid: target.uid.clone() },
+            who: target.key.clone(),
+            wakes: self.cx.wakes.clone(),
+        };
+        let announcement = match step {
+            GuestStep::StartSetup { attempt } => Some(Announcement {
+                kind: if attempt == 1 { EventType::Normal } else { EventType::Warning },
+                reason: if attempt == 1 { "SettingUp" } else { "SetupRetried" },
+                note: format!("Running the setup of container {} on node {}, attempt {attempt}.", site.vmid, self.observed.seen().map_or("?", |s| s.node.as_str())),
+            }),
+            GuestStep::ApplyVllm => Some(Announcement { kind: EventType::Normal, reason: "StartingVllm", note: "Wrote vLLM's unit and started it.".to_owned() }),
+            _ => None,
+        };
+        self.cx.sessions.start(visit, op, limit);
+        Ok(Receipt { wakes: true, announcement, ..Receipt::default() })
+    }
+}
+
+/// The texts that a guest step needs.
+fn operation(step: GuestStep, present: &Present) -> Result<(GuestOp, Duration), Fault> {
+    let op = match step {
+        GuestStep::AwaitBoot => return Ok((GuestOp::AwaitBoot { limit: BOOT_LIMIT }, BOOT_LIMIT + GUEST_LIMIT)),
+        GuestStep::AwaitSetup => return Ok((GuestOp::AwaitSetup { limit: FOLLOW_LIMIT }, FOLLOW_LIMIT + GUEST_LIMIT)),
+        GuestStep::Inspect => GuestOp::Inspect,
+        GuestStep::Personalise => GuestOp::Personalise,
+        GuestStep::Clean => GuestOp::CleanForSeal,
+        GuestStep::StartSetup { attempt } => {
+            let setup = present.setup.clone().ok_or_else(|| Fault::bug("a setup step without a setup"))?;
+            GuestOp::StartSetup(SetupRun {
+                hash: setup.hash,
+                attempt,
+                script: setup.script,
+                verify: setup.verify,
+                env: Vec::new(),
+                timeout: setup.timeout,
+            })
+        }
+        GuestStep::ApplyVllm => match &present.role {
+            Role::Container { vllm: Some(files), .. } => GuestOp::ApplyVllm { unit: (**files).clone() },
+            _ => return Err(Fault::bug("a vLLM step without spec.vllm")),
+        },
+    };
+    Ok((op, GUEST_LIMIT))
+}
+
+/// Why a PUT was refused, in the words of the condition that it belongs to.
+fn refused(error: &Error, change: &Change, site: &Site, step: &Step) -> Fault {
+    let device = error.message.split_once("Device ").and_then(|(_, rest)| rest.split_once(" does not exist")).map(|(device, _)| device);
+    if let Some(device) = device {
+        let message = format!(
+            "node {} has no {device}. Load the NVIDIA driver there (`nvidia-smi` and `nvidia-modprobe -u -c0` make its device nodes), or \
+             correct spec.gpus.indices.",
+            site.node
+        );
+        return Fault::user(C::GpuAllocated, Reason::HostDeviceMissing, message);
+    }
+    let root = matches!(error.kind, ErrorKind::TwoFactor | ErrorKind::Unauthorized | ErrorKind::Forbidden);
+    if change.as_root && root {
+        let message = format!(
+            "root@pam could not set {} on container {}: {error}. Run `{}` on node {} yourself, or correct rootPassword in the hypervisor's \
+             Secret.",
+            change.what.join(", "),
+            site.vmid,
+            change.pct_set(site.vmid),
+            site.node
+        );
+        return Fault::user(C::ConfigInSync, Reason::RootRequired, message);
+    }
+    Hand::fault(error, step, C::ConfigInSync)
+}

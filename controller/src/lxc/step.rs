@@ -1,0 +1,223 @@
+//! Everything that the operator ever does to Proxmox or a guest, in one exhaustive enum. A step is a value with all it needs.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::engine::Named;
+
+/// The container that a step is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Its node.
+    pub node: String,
+    /// Its VMID.
+    pub vmid: u32,
+}
+
+/// Changes of a config, made by one PUT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Keys to set, in Proxmox's spelling.
+    pub set: BTreeMap<String, String>,
+    /// Keys to delete.
+    pub delete: Vec<String>,
+    /// What they are, for people.
+    pub what: Vec<String>,
+    /// Only root@pam by ticket may do this.
+    pub as_root: bool,
+    /// A device node that the host may lack: then it is skipped.
+    pub optional_device: Option<String>,
+}
+
+impl Change {
+    /// Nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.delete.is_empty()
+    }
+
+    /// What a person with a root shell on the node would type for the same effect.
+    pub fn pct_set(&self, vmid: u32) -> String {
+        let mut line = format!("pct set {vmid}");
+        for (key, value) in &self.set {
+            line.push_str(&format!(" --{key} {value}"));
+        }
+        for key in &self.delete {
+            line.push_str(&format!(" --delete {key}"));
+        }
+        line
+    }
+}
+
+/// What to do in a guest; the texts come from `Desired`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestStep {
+    /// Wait for init and a way out.
+    AwaitBoot,
+    /// Look only.
+    Inspect,
+    /// Make a clone a machine of its own.
+    Personalise,
+    /// Start a setup run.
+    StartSetup {
+        /// Counted from 1.
+        attempt: u32,
+    },
+    /// Follow the run.
+    AwaitSetup,
+    /// Write vLLM's unit and (re)start it.
+    ApplyVllm,
+    /// Remove what must not be in a sealed template.
+    Clean,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Write the chosen VMID into the status before it is used.
+    ReserveVmid {
+        /// The VMID.
+        vmid: u32,
+    },
+    /// Create from an OS template.
+    Create {
+        /// Where.
+        site: Site,
+        /// The call's parameters.
+        params: Vec<(String, String)>,
+    },
+    /// Clone a sealed template.
+    Clone {
+        /// The clone.
+        site: Site,
+        /// VMID of the source.
+        source: u32,
+        /// Name of the source's object.
+        template: String,
+        /// The call's parameters.
+        params: Vec<(String, String)>,
+    },
+    /// Destroy a container that carries our mark.
+    Destroy {
+        /// Which.
+        site: Site,
+        /// It never got finished; it will be built again.
+        half_made: bool,
+    },
+    /// Change the config.
+    Configure {
+        /// Which.
+        site: Site,
+        /// How.
+        change: Change,
+    },
+    /// Grow the root file system.
+    Resize {
+        /// Which.
+        site: Site,
+        /// To how much, in GiB.
+        gib: u64,
+    },
+    /// Start it.
+    Start {
+        /// Which.
+        site: Site,
+    },
+    /// Shut it down.
+    Shutdown {
+        /// Which.
+        site: Site,
+        /// How long its init may take.
+        timeout: Duration,
+        /// Kill it after that.
+        force: bool,
+    },
+    /// Do something inside.
+    Guest {
+        /// Which.
+        site: Site,
+        /// What.
+        step: GuestStep,
+    },
+    /// Convert it into a Proxmox CT template.
+    Convert {
+        /// Which.
+        site: Site,
+    },
+    /// Take the snapshot that full clones are made from.
+    Snapshot {
+        /// Which.
+        site: Site,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Step {
+    /// The container concerned, once there is one.
+    pub fn site(&self) -> Option<&Site> {
+        match self {
+            Self::ReserveVmid { .. } => None,
+            Self::Create { site, .. }
+            | Self::Clone { site, .. }
+            | Self::Destroy { site, .. }
+            | Self::Configure { site, .. }
+            | Self::Resize { site, .. }
+            | Self::Start { site }
+            | Self::Shutdown { site, .. }
+            | Self::Guest { site, .. }
+            | Self::Convert { site }
+            | Self::Snapshot { site, .. } => Some(site),
+        }
+    }
+}
+
+impl Named for Step {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::ReserveVmid { .. } => "reserve_vmid",
+            Self::Create { .. } => "create",
+            Self::Clone { .. } => "clone",
+            Self::Destroy { .. } => "destroy",
+            Self::Configure { .. } => "configure",
+            Self::Resize { .. } => "resize",
+            Self::Start { .. } => "start",
+            Self::Shutdown { .. } => "shutdown",
+            Self::Guest { step, .. } => match step {
+                GuestStep::AwaitBoot => "await_boot",
+                GuestStep::Inspect => "inspect",
+                GuestStep::Personalise => "personalise",
+                GuestStep::StartSetup { .. } => "start_setup",
+                GuestStep::AwaitSetup => "await_setup",
+                GuestStep::ApplyVllm => "apply_vllm",
+                GuestStep::Clean => "clean",
+            },
+            Self::Convert { .. } => "convert",
+            Self::Snapshot { .. } => "snapshot",
+        }
+    }
+
+    fn phrase(&self) -> String {
+        match self {
+            Self::ReserveVmid { vmid } => format!("reserve VMID {vmid}"),
+            Self::Create { site, .. } => format!("create container {} on node {}", site.vmid, site.node),
+            Self::Clone { site, source, template, .. } => format!("clone {template} ({source}) as {}", site.vmid),
+            Self::Destroy { site, half_made: true } => format!("destroy the half-made container {}", site.vmid),
+            Self::Destroy { site, .. } => format!("destroy container {}", site.vmid),
+            Self::Configure { change, .. } => format!("set {}", change.what.join(", ")),
+            Self::Resize { gib, .. } => format!("grow the root file system to {gib} GiB"),
+            Self::Start { site } => format!("start container {}", site.vmid),
+            Self::Shutdown { site, .. } => format!("shut container {} down", site.vmid),
+            Self::Guest { step, .. } => match step {
+                GuestStep::AwaitBoot => "wait for init and network".to_owned(),
+                GuestStep::Inspect => "look into the guest".to_owned(),
+                GuestStep::Personalise => "make the clone a machine of its own".to_owned(),
+                GuestStep::StartSetup { attempt: 1 } => "run the setup".to_owned(),
+                GuestStep::StartSetup { attempt } => format!("run the setup, attempt {attempt}"),
+                GuestStep::AwaitSetup => "follow the setup".to_owned(),
+                GuestStep::ApplyVllm => "write vLLM's unit and start it".to_owned(),
+                GuestStep::Clean => "clean up before the seal".to_owned(),
+            },
+            Self::Convert { site } => format!("convert {} into a template", site.vmid),
+            Self::Snapshot { name, .. } => format!("take snapshot {name}"),
+        }
+    }
+}
