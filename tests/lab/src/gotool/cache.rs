@@ -1,6 +1,5 @@
 //! The folder of finished builds: what names an entry, how it comes into being, when it goes.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -49,15 +48,17 @@ fn list(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         let path = entry.path();
         if entry.file_type()?.is_dir() {
             list(&path, files)?;
-        } else if path.extension() == Some(OsStr::new("go"))
-            || ["go.mod", "go.sum"]
-                .iter()
-                .any(|name| entry.file_name() == *name)
-        {
+        } else if entry.file_name().to_str().is_some_and(is_source) {
             files.push(path);
         }
     }
     Ok(())
+}
+
+/// Whether a file has a part in what is built.
+fn is_source(name: &str) -> bool {
+    let code = name.strip_suffix(".go");
+    ["go.mod", "go.sum"].contains(&name) || code.is_some_and(|stem| !stem.ends_with("_test"))
 }
 
 impl Cache {
@@ -181,8 +182,9 @@ mod tests {
         let files = [("go.mod", "module m"), ("main.go", "package main")];
         let plain = key(module(&files).path(), &[]).unwrap();
         assert_eq!(key(module(&files).path(), &[]).unwrap(), plain);
-        let with_notes = module(&[files[0], files[1], ("NOTES.md", "x")]);
-        assert_eq!(key(with_notes.path(), &[]).unwrap(), plain);
+        let beside = [("NOTES.md", "x"), ("main_test.go", "package main")];
+        let with_more = module(&[&files[..], &beside].concat());
+        assert_eq!(key(with_more.path(), &[]).unwrap(), plain);
 
         let edited = module(&[files[0], ("main.go", "package main ")]);
         assert_ne!(key(edited.path(), &[]).unwrap(), plain);
