@@ -147,21 +147,21 @@ pub const RULES: &[CelRule] = &[
     CelRule {
         name: "memory-is-whole-mib",
         at: "spec.resources.memory",
-        rule: "quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('16Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Pi')) <= 0 && quantity(string(self)).asInteger() % 1048576 == 0",
+        rule: "!string(self).contains('.') && quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('16Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Pi')) <= 0 && quantity(string(self)).asInteger() % 1048576 == 0",
         message: "memory must be a whole number of MiB, 16Mi to 1Pi, without a fraction: such as 512Mi or 40Gi",
         ..OBJECT
     },
     CelRule {
         name: "swap-is-whole-mib",
         at: "spec.resources.swap",
-        rule: "quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('0')) >= 0 && quantity(string(self)).compareTo(quantity('1Pi')) <= 0 && quantity(string(self)).asInteger() % 1048576 == 0",
+        rule: "!string(self).contains('.') && quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('0')) >= 0 && quantity(string(self)).compareTo(quantity('1Pi')) <= 0 && quantity(string(self)).asInteger() % 1048576 == 0",
         message: "swap must be a whole number of MiB, without a fraction: such as 512Mi, or 0 for none",
         ..OBJECT
     },
     CelRule {
         name: "rootfs-is-whole-gib",
         at: "spec.rootfs.size",
-        rule: "quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('1Gi')) >= 0 && quantity(string(self)).compareTo(quantity('1Pi')) <= 0 && quantity(string(self)).asInteger() % 1073741824 == 0",
+        rule: "!string(self).contains('.') && quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('1Gi')) >= 0 && quantity(string(self)).compareTo(quantity('1Pi')) <= 0 && quantity(string(self)).asInteger() % 1073741824 == 0",
         message: "rootfs.size must be a whole number of GiB, 1Gi to 1Pi, without a fraction: such as 32Gi",
         ..OBJECT
     },
@@ -274,6 +274,30 @@ pub const RULES: &[CelRule] = &[
         rule: "!has(self.vllm) || !has(self.vllm.tensorParallelSize) || (has(self.gpus) && self.vllm.tensorParallelSize <= self.gpus.indices.size())",
         message: "vllm.tensorParallelSize is more than the GPUs in gpus.indices: ask for as many GPUs, or lower it",
         field: Some(".vllm.tensorParallelSize"),
+        ..OBJECT
+    },
+    CelRule {
+        name: "endpoints-are-https",
+        kinds: HYPERVISOR,
+        at: "spec.endpoints[]",
+        rule: "self.matches('^https://[^ /?#@]+/?$')",
+        message: "endpoints must be https addresses without path and user, such as https://pve1.lan:8006",
+        ..OBJECT
+    },
+    CelRule {
+        name: "fingerprints-are-sha256",
+        kinds: HYPERVISOR,
+        at: "spec.tls.fingerprints[]",
+        rule: "self.matches('^[0-9a-fA-F]{2}(:?[0-9a-fA-F]{2}){31}$')",
+        message: "tls.fingerprints must be SHA-256 fingerprints, 32 bytes in hexadecimal with or without ':': openssl x509 -in /etc/pve/local/pve-ssl.pem -noout -fingerprint -sha256 prints one",
+        ..OBJECT
+    },
+    CelRule {
+        name: "proxy-is-an-address",
+        kinds: HYPERVISOR,
+        at: "spec.guest.proxy",
+        rule: "self.matches('^(socks5|socks5h|http|https)://[^ /?#@]+/?$')",
+        message: "guest.proxy must be a socks5, socks5h, http or https address without path and user, such as socks5://pve1.lan:1080",
         ..OBJECT
     },
     CelRule {

@@ -89,8 +89,8 @@ pub struct Vllm {
     #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/[!-~]+$"))]
     pub executable: Option<String>,
 
-    /// How long a start, with the model's download, may take before the object is Stalled. Slow is not failed: it is only
-    /// reported, and the server is left to go on. Default: `60m`.
+    /// How long a start, with the model's download, may take before the object is Stalled. The server is left to go on even
+    /// then: slow is not failed. Default: `60m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub startup_timeout: Option<Duration>,
 }

@@ -160,3 +160,77 @@ fn the_files_are_current() {
         );
     }
 }
+
+/// A value with everything that a schema allows, integers at the bound asked for.
+fn everything(schema: &Value, integers: &str) -> Value {
+    if schema["x-kubernetes-int-or-string"] == json!(true) {
+        return json!("7Gi");
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        return values[0].clone();
+    }
+    match schema["type"].as_str() {
+        // Bounds are floats in the schema, and are whole here.
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "another test keeps the bounds below 2^53"
+        )]
+        Some("integer") => json!(schema[integers].as_f64().unwrap() as i64),
+        Some("number") => schema[integers].clone(),
+        Some("boolean") => json!(true),
+        Some("array") => json!([everything(&schema["items"], integers)]),
+        Some("object") if schema["properties"].is_object() => {
+            let properties = schema["properties"].as_object().unwrap().iter();
+            properties
+                .map(|(name, property)| (name.clone(), everything(property, integers)))
+                .collect()
+        }
+        Some("object") => json!({ "key": everything(&schema["additionalProperties"], integers) }),
+        Some("string") if schema["format"] == json!("date-time") => json!("2026-11-25T02:00:00Z"),
+        Some("string")
+            if schema["pattern"]
+                .as_str()
+                .is_some_and(|pattern| pattern.contains("ms)?$")) =>
+        {
+            json!("1h30m")
+        }
+        Some("string") => json!("text"),
+        other => panic!("a schema of type {other:?}"),
+    }
+}
+
+/// An object of a kind with every field of its schema, decoded and encoded.
+fn there_and_back<K: serde::Serialize + serde::de::DeserializeOwned>(kind: &str, integers: &str) {
+    let (_, schema) = schemas()
+        .into_iter()
+        .find(|(name, _)| name == kind)
+        .unwrap();
+    let object = json!({
+        "apiVersion": "phoenix-hypervisor.io/v1alpha1",
+        "kind": kind,
+        "metadata": { "name": "everything" },
+        "spec": everything(&schema["properties"]["spec"], integers),
+        "status": everything(&schema["properties"]["status"], integers),
+    });
+    let mut expected = object.clone();
+    // Not part of the schema on purpose: one word, whatever it is, and `Unknown` for a word that isn't known.
+    if expected["status"]["state"] == json!("text") {
+        expected["status"]["state"] = json!("Unknown");
+    }
+    let decoded: K =
+        serde_json::from_value(object).unwrap_or_else(|error| panic!("{kind}: {error}"));
+    assert_eq!(
+        serde_json::to_value(decoded).unwrap(),
+        expected,
+        "the schema of {kind} has fields that its type doesn't have"
+    );
+}
+
+#[test]
+fn the_types_take_and_keep_everything_that_the_schemas_allow() {
+    for integers in ["minimum", "maximum"] {
+        there_and_back::<phoenix_crds::Hypervisor>("Hypervisor", integers);
+        there_and_back::<phoenix_crds::LxcTemplate>("LxcTemplate", integers);
+        there_and_back::<phoenix_crds::LxcContainer>("LxcContainer", integers);
+    }
+}
