@@ -3,7 +3,10 @@
 use crate::server::{Reply, Seen, Server, config};
 use proxmox_client::{Client, ClientConfig, Credentials, ErrorKind, Params, SecretString};
 use serde_json::json;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 fn with_root(server: &Server) -> Client {
     let base = config(&[server]);
@@ -263,4 +266,63 @@ async fn a_token_id_that_is_none_is_refused_at_once() {
             "no secret in an error: {error}"
         );
     }
+}
+
+/// Lets this much time pass at once.
+async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+fn logins(server: &Server) -> usize {
+    server
+        .seen()
+        .iter()
+        .filter(|s| s.path.ends_with("/access/ticket"))
+        .count()
+}
+
+#[tokio::test]
+async fn a_ticket_is_renewed_before_its_two_hours_are_over() {
+    let server = Server::start(|seen| {
+        if seen.path.ends_with("/access/ticket") {
+            login(seen, "PVE:root@pam:1::x")
+        } else {
+            Reply::data(&json!(null))
+        }
+    })
+    .await;
+    let client = with_root(&server);
+    for (minutes, expected) in [(0, 1), (90, 1), (29, 2), (90, 2), (121, 3)] {
+        later(Duration::from_secs(60 * minutes)).await;
+        client
+            .ct_set_config("pve1", 900, &device(), true)
+            .await
+            .unwrap();
+        assert_eq!(logins(&server), expected, "after {minutes} more minutes");
+    }
+}
+
+#[tokio::test]
+async fn the_pause_after_a_refusal_grows_and_a_success_ends_it() {
+    let server = Server::start(
+        |seen| match (seen.path.ends_with("/access/ticket"), seen.number) {
+            (true, 1..=3) => Reply::error(401, "authentication failure"),
+            (true, _) => login(seen, "PVE:root@pam:1::x"),
+            (false, _) => Reply::data(&json!(null)),
+        },
+    )
+    .await;
+    let client = with_root(&server);
+    let params = device();
+    let set = || client.ct_set_config("pve1", 900, &params, true);
+    for (seconds, expected) in [(0, 1), (55, 1), (10, 2), (110, 2), (15, 3), (235, 3)] {
+        later(Duration::from_secs(seconds)).await;
+        assert_eq!(set().await.unwrap_err().kind, ErrorKind::Unauthorized);
+        assert_eq!(logins(&server), expected, "after {seconds} more seconds");
+    }
+    later(Duration::from_secs(10)).await;
+    set().await.unwrap();
+    assert_eq!(logins(&server), 4);
 }

@@ -4,7 +4,7 @@ use crate::server::{Reply, Seen, Server, Socket, config};
 use futures::{SinkExt, StreamExt};
 use proxmox_client::{Client, ClientConfig, Console, Credentials, ErrorKind, SecretString, Trust};
 use serde_json::json;
-use std::future::Future;
+use std::{future::Future, time::Duration};
 use tokio_tungstenite::tungstenite::Message;
 
 const TICKET: &str = "PVEVNC:6B05E3EB::a+b/c==";
@@ -247,4 +247,36 @@ async fn the_websocket_goes_to_the_endpoint_that_made_the_ticket_and_trusts_like
         .await
         .unwrap();
     assert_eq!(console.recv().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_idle_console_is_kept_alive_and_a_silent_one_given_up() {
+    let server = server(|mut socket| async move {
+        say(&mut socket, b"OK").await;
+        let mut got = Vec::new();
+        while got.len() < 2 {
+            got.push(socket.next().await.unwrap().unwrap());
+        }
+        assert!(
+            got[0].is_ping() && got[1] == Message::binary(b"2".to_vec()),
+            "{got:?}"
+        );
+        say(&mut socket, b"alive").await;
+        // From here on it neither reads nor answers.
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut console = server.client().ct_console("pve1", 160).await.unwrap();
+    later(Duration::from_secs(21)).await;
+    assert_eq!(console.recv().await.unwrap().unwrap(), b"alive");
+    later(Duration::from_secs(75)).await;
+    let error = console.recv().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    assert_eq!(console.recv().await.unwrap(), None);
+}
+
+async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
