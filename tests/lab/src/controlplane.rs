@@ -8,25 +8,28 @@
 mod arguments;
 mod credentials;
 mod kubeconfig;
+mod port;
 mod processes;
+mod readiness;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
-use kube::config::{Cluster, Kubeconfig};
+use kube::config::{Cluster, Config, Kubeconfig};
 use kube::{Api, Client};
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
 use self::credentials::Credentials;
+use self::port::ReservedPort;
 use self::processes::Processes;
+use self::readiness::{controls, serves, wait_for};
 use crate::gotool;
 use crate::kubectl::Kubectl;
 
@@ -35,17 +38,19 @@ pub const KUBECONFIG_VARIABLE: &str = "PHOENIX_LAB_KUBECONFIG";
 
 /// Ready in three seconds on an idle machine; a busy one gets its time.
 const READY_WITHIN: Duration = Duration::from_secs(180);
-const POLL: Duration = Duration::from_millis(50);
 /// Longer than any run of the lab, so that the operator's token need not be renewed.
 const ACCOUNT_TOKEN_SECONDS: i64 = 7 * 24 * 3600;
 
 /// A Kubernetes API to work with.
+///
+/// Dropping it ends its processes and removes its files. Where it is never dropped, as in a `static`, the end of this process
+/// does the same, whatever the end is.
 pub struct ControlPlane {
     url: String,
     admin_token: Option<String>,
     kubeconfig_path: PathBuf,
     cluster: Cluster,
-    client: Client,
+    config: Config,
     kubectl: Kubectl,
     // Dropped in this order: first those who write to the folder, then the folder.
     own: Option<Own>,
@@ -87,8 +92,8 @@ impl ControlPlane {
             dir.path(),
             &kubeconfig_path,
         )?;
-        let client = kubeconfig::client(kubeconfig).await?;
-        let version = client
+        let config = kubeconfig::config(kubeconfig).await?;
+        let version = new_client(&config)?
             .apiserver_version()
             .await
             .with_context(|| format!("asking the cluster at {url} for its version"))?;
@@ -102,7 +107,7 @@ impl ControlPlane {
             admin_token: None,
             kubeconfig_path,
             cluster,
-            client,
+            config,
             kubectl,
             own: None,
             dir,
@@ -132,20 +137,26 @@ impl ControlPlane {
         )?;
 
         let kubectl = kubectl(&binary, state, &kubeconfig_path)?;
-        let client = kubeconfig::client(admin).await?;
+        let config = kubeconfig::config(admin).await?;
+        let client = new_client(&config)?;
         let mut processes = Processes::new(binary, state.to_owned());
         processes.start("etcd", &arguments::etcd())?;
         processes.start("kube-apiserver", &arguments::apiserver(port.number))?;
-        let deadline = began + READY_WITHIN;
-        wait_for(&mut processes, "kube-apiserver", deadline, || {
-            serves(&client)
-        })
+        wait_for(
+            &mut processes,
+            "kube-apiserver",
+            began + READY_WITHIN,
+            || serves(&client),
+        )
         .await?;
         // Not earlier: it gives up on an API server that does not answer.
         processes.start("kube-controller-manager", &arguments::controller_manager())?;
-        wait_for(&mut processes, "kube-controller-manager", deadline, || {
-            controls(&client)
-        })
+        wait_for(
+            &mut processes,
+            "kube-controller-manager",
+            began + READY_WITHIN,
+            || controls(&client),
+        )
         .await?;
         tracing::info!(
             url,
@@ -157,7 +168,7 @@ impl ControlPlane {
             admin_token: Some(credentials.admin_token),
             kubeconfig_path,
             cluster,
-            client,
+            config,
             kubectl,
             own: Some(Own {
                 processes: Mutex::new(processes),
@@ -187,9 +198,10 @@ impl ControlPlane {
         self.dir.path()
     }
 
-    /// A client with the administrator's rights.
-    pub fn client(&self) -> Client {
-        self.client.clone()
+    /// A new client with the administrator's rights. It belongs to the async runtime that the call is made in, which is why
+    /// there is not one for all: tests that share a control plane have a runtime each.
+    pub fn client(&self) -> Result<Client> {
+        new_client(&self.config)
     }
 
     /// kubectl with the administrator's rights.
@@ -245,7 +257,7 @@ impl ControlPlane {
             }),
             ..TokenRequest::default()
         };
-        let token = Api::<ServiceAccount>::namespaced(self.client(), namespace)
+        let token = Api::<ServiceAccount>::namespaced(self.client()?, namespace)
             .create_token_request(name, &PostParams::default(), &request)
             .await
             .with_context(|| {
@@ -264,40 +276,8 @@ impl ControlPlane {
     }
 }
 
-/// The API server answers and has created its first roles.
-async fn serves(client: &Client) -> bool {
-    let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else {
-        return false;
-    };
-    client.request_text(request).await.is_ok()
-}
-
-/// The controllers work: one of them has made the service account that each namespace has.
-async fn controls(client: &Client) -> bool {
-    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), "default");
-    matches!(accounts.get_opt("default").await, Ok(Some(_)))
-}
-
-async fn wait_for<F: Future<Output = bool>>(
-    processes: &mut Processes,
-    applet: &str,
-    deadline: Instant,
-    ready: impl Fn() -> F,
-) -> Result<()> {
-    loop {
-        processes.check()?;
-        if let Ok(true) = timeout(Duration::from_secs(5), ready()).await {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!(
-                "{applet} was not ready within {} s; its last lines:\n{}",
-                READY_WITHIN.as_secs(),
-                processes.last_lines(applet)
-            );
-        }
-        sleep(POLL).await;
-    }
+fn new_client(config: &Config) -> Result<Client> {
+    Client::try_from(config.clone()).context("making a Kubernetes client")
 }
 
 fn temp_dir() -> Result<TempDir> {
@@ -321,27 +301,4 @@ fn kubectl(binary: &Path, dir: &Path, kubeconfig: &Path) -> Result<Kubectl> {
         kubeconfig.to_owned(),
         dir.join("kubectl-cache"),
     ))
-}
-
-/// A port that stays ours from before the API server binds it until after it has ended: both bind with
-/// `SO_REUSEPORT`, which the kernel allows to one user's sockets and to nobody else's.
-#[derive(Debug)]
-struct ReservedPort {
-    number: u16,
-    _socket: TcpSocket,
-}
-
-impl ReservedPort {
-    fn on_loopback() -> Result<Self> {
-        let bound = || {
-            let socket = TcpSocket::new_v4()?;
-            socket.set_reuseport(true)?;
-            socket.bind(([127, 0, 0, 1], 0).into())?;
-            Ok::<_, std::io::Error>(Self {
-                number: socket.local_addr()?.port(),
-                _socket: socket,
-            })
-        };
-        bound().context("reserving a port for the API server")
-    }
 }

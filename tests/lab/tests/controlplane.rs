@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -19,9 +19,13 @@ metadata: {name: first, namespace: default}
 spec: {size: 3}
 ";
 
-fn widgets(control_plane: &ControlPlane) -> Api<DynamicObject> {
+fn widgets(control_plane: &ControlPlane) -> Result<Api<DynamicObject>> {
     let kind = GroupVersionKind::gvk("lab.test", "v1", "Widget");
-    Api::default_namespaced_with(control_plane.client(), &ApiResource::from_gvk(&kind))
+    let resource = ApiResource::from_gvk(&kind);
+    Ok(Api::default_namespaced_with(
+        control_plane.client()?,
+        &resource,
+    ))
 }
 
 /// The processes that run in a folder, or did when it still existed.
@@ -38,6 +42,32 @@ fn processes_in(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Another process that has a control plane, and where that one keeps its state.
+fn owner_process() -> Result<(Child, PathBuf)> {
+    let mut owner = Command::new(env!("CARGO_BIN_EXE_tool"))
+        .arg("cluster")
+        .env_remove(phoenix_lab::controlplane::KUBECONFIG_VARIABLE)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(owner.stdout.take().context("no output")?).lines();
+    let line = lines.next().context("the owner said nothing")??;
+    // All of what it prints, so that it is not about to write to a closed pipe.
+    lines.nth(1).context("the owner said little")??;
+    let kubeconfig = line
+        .strip_prefix("export KUBECONFIG=")
+        .context("no kubeconfig in its first line")?;
+    let state = Path::new(kubeconfig)
+        .parent()
+        .context("no folder")?
+        .to_owned();
+    anyhow::ensure!(
+        processes_in(&state).len() == 3,
+        "not three processes in {}",
+        state.display()
+    );
+    Ok((owner, state))
+}
+
 #[tokio::test]
 async fn a_crd_is_served_to_client_and_kubectl_and_no_process_survives() -> Result<()> {
     let control_plane = ControlPlane::start_own().await?;
@@ -46,7 +76,9 @@ async fn a_crd_is_served_to_client_and_kubectl_and_no_process_survives() -> Resu
     let kubectl = control_plane.kubectl();
     kubectl.run_with_input(["apply", "-f", "-"], WIDGET).await?;
 
-    let listed = widgets(&control_plane).list(&ListParams::default()).await?;
+    let listed = widgets(&control_plane)?
+        .list(&ListParams::default())
+        .await?;
     let sizes: Vec<_> = listed
         .items
         .iter()
@@ -125,24 +157,45 @@ async fn a_service_account_may_do_what_rbac_lets_it_do() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn an_existing_cluster_is_used_and_left_as_it_was() -> Result<()> {
+    let cluster = ControlPlane::start_own().await?;
+    let guest = ControlPlane::connect(cluster.kubeconfig_path()).await?;
+    assert_eq!(guest.url(), cluster.url());
+    assert_eq!(guest.process_ids(), []);
+    let account = guest
+        .service_account_kubeconfig("kube-system", "default")
+        .await?;
+    let whoami = [
+        "auth",
+        "whoami",
+        "-o",
+        "jsonpath={.status.userInfo.username}",
+    ];
+    let user = guest.kubectl().with_kubeconfig(account).run(whoami).await?;
+    assert_eq!(user, "system:serviceaccount:kube-system:default");
+
+    let files = guest.state_dir().to_owned();
+    drop(guest);
+    assert!(!files.exists());
+    cluster.check()?;
+    cluster.kubectl().run(["get", "namespaces"]).await?;
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_owner_ends_its_control_plane() -> Result<()> {
+    let (mut owner, state) = owner_process()?;
+    kill(Pid::from_raw(i32::try_from(owner.id())?), Signal::SIGINT)?;
+    assert!(owner.wait()?.success());
+    assert_eq!(processes_in(&state), Vec::<PathBuf>::new());
+    assert!(!state.exists());
+    Ok(())
+}
+
 #[test]
 fn a_killed_owner_takes_its_control_plane_along() -> Result<()> {
-    let mut owner = Command::new(env!("CARGO_BIN_EXE_tool"))
-        .arg("cluster")
-        .env_remove(phoenix_lab::controlplane::KUBECONFIG_VARIABLE)
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(owner.stdout.take().context("no output")?).lines();
-    let line = lines.next().context("the owner said nothing")??;
-    let kubeconfig = line
-        .strip_prefix("export KUBECONFIG=")
-        .context("no kubeconfig in its first line")?;
-    let state = Path::new(kubeconfig)
-        .parent()
-        .context("no folder")?
-        .to_owned();
-    assert_eq!(processes_in(&state).len(), 3);
-
+    let (mut owner, state) = owner_process()?;
     kill(Pid::from_raw(i32::try_from(owner.id())?), Signal::SIGKILL)?;
     owner.wait()?;
     let deadline = Instant::now() + Duration::from_secs(20);

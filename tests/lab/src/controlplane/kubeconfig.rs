@@ -88,7 +88,8 @@ pub(super) fn current_cluster(kubeconfig: &Kubeconfig) -> Result<Cluster> {
         .with_context(|| format!("the kubeconfig has no cluster {cluster}"))
 }
 
-pub(super) async fn client(kubeconfig: Kubeconfig) -> Result<kube::Client> {
+/// How a client connects, with the server's certificate checked in any case.
+pub(super) async fn config(kubeconfig: Kubeconfig) -> Result<Config> {
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .context("the kubeconfig is not usable")?;
@@ -96,5 +97,5 @@ pub(super) async fn client(kubeconfig: Kubeconfig) -> Result<kube::Client> {
         !config.accept_invalid_certs,
         "the kubeconfig switches the check of the server's certificate off"
     );
-    kube::Client::try_from(config).context("making a Kubernetes client")
+    Ok(config)
 }
