@@ -31,6 +31,9 @@ pub(super) enum Verdict {
     NoShell(String),
 }
 
+/// An idle shell that was there before us.
+pub(super) const AT_PROMPT: &str = "a shell waits at its prompt, perhaps with half a command typed";
+
 const CLEAR: [&[u8]; 2] = [b"\x1b[H", b"\x1b[J"];
 
 /// Judges all that a session has shown since the connection was made.
@@ -65,9 +68,7 @@ pub(super) fn judge(seen: &[u8]) -> Verdict {
         // Cut in the middle of what could be either a redrawn line or a banner.
         b"\r" | b"\r\r" => return Verdict::Unclear,
         [b'\r', next, ..] if !matches!(next, b'\r' | b'\n') => {
-            return Verdict::Foreign(
-                "a shell waits at its prompt, perhaps with half a command typed",
-            );
+            return Verdict::Foreign(AT_PROMPT);
         }
         _ => {}
     }

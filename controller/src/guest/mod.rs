@@ -5,7 +5,7 @@
 //! done, nor when to try again. Inside:
 //! - [`terminal`]: what carries the bytes;
 //! - `greeting`: whose session the console shows, before a single byte is typed;
-//! - `shell`: our own loop in that session: commands with exit status and output, exactly once;
+//! - `shell`, `wire`: our own loop in that session: commands with exit status and output, exactly once;
 //! - `script`: the operations as shell scripts;
 //! - `report`: their output as [`GuestFacts`];
 //! - [`vllm`]: the rendering of vLLM's unit.
@@ -22,6 +22,7 @@ pub mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod vllm;
+mod wire;
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,8 @@ pub use terminal::{Terminal, TerminalError};
 pub use vllm::{VllmFiles, VllmInput, render_vllm};
 
 use script::{Place, Script};
-use shell::{Output, Shell, Timing};
+use shell::{Company, Shell, Timing};
+use wire::Output;
 
 /// The longest that one line waits in the guest; a longer wait is made of several, so that a dead connection is noticed and
 /// proxies see traffic.
@@ -40,23 +42,36 @@ const SLICE: Duration = Duration::from_secs(25);
 
 /// Carries out an operation over a terminal that shows a container's console, and looks at the guest afterwards.
 ///
-/// Not cancelled half-way: a future that is dropped leaves at most our idle loop on the console, which the next connection finds
-/// and uses. All operations may be repeated after any error.
+/// May be cancelled anywhere: what it leaves on the console then is our loop, which the next connection finds and uses, or, in the
+/// moment before there is one, a shell at its prompt ([`run_alone`]). All operations may be repeated after any error.
 pub async fn run(
     terminal: impl Terminal,
     key: &GuestKey,
     op: &GuestOp,
 ) -> Result<GuestFacts, GuestError> {
-    run_in(terminal, Place { root: "", key }, op, Timing::PRODUCTION).await
+    let place = Place { root: "", key };
+    run_in(terminal, place, op, Company::Unknown, Timing::PRODUCTION).await
+}
+
+/// As [`run`], for a caller who has just seen that nobody else has this container's console open: then a shell that was
+/// left at its prompt, by an operator that was killed as it connected or by a human who went away, is taken over.
+pub async fn run_alone(
+    terminal: impl Terminal,
+    key: &GuestKey,
+    op: &GuestOp,
+) -> Result<GuestFacts, GuestError> {
+    let place = Place { root: "", key };
+    run_in(terminal, place, op, Company::Nobody, Timing::PRODUCTION).await
 }
 
 async fn run_in(
     terminal: impl Terminal,
     place: Place<'_>,
     op: &GuestOp,
+    company: Company,
     timing: Timing,
 ) -> Result<GuestFacts, GuestError> {
-    let mut shell = Shell::open(terminal, timing).await?;
+    let mut shell = Shell::open(terminal, company, timing).await?;
     let result = work(&mut shell, place, op).await;
     shell.close().await;
     result

@@ -18,9 +18,12 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::GuestError;
-use super::greeting::{MARK, READY, Verdict, give_up, judge};
+use super::greeting::{AT_PROMPT, MARK, READY, Verdict, give_up, judge};
 use super::stream::Lines;
 use super::terminal::{Terminal, TerminalError};
+use super::wire::{
+    DISCARD_LINE, HELLO, IF_FRESH, Output, TAKE_OVER, decode, frame, pieces, protocol,
+};
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy)]
@@ -39,47 +42,24 @@ impl Timing {
     /// For hosts as they are, slow ones included.
     pub(super) const PRODUCTION: Self = Self {
         patience: Duration::from_secs(10),
-        settle: Duration::from_millis(150),
+        settle: Duration::from_millis(100),
         resend: Duration::from_secs(4),
         answer: Duration::from_secs(20),
     };
 }
 
-/// What a script left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Output {
-    pub(super) exit: i32,
-    pub(super) bytes: Vec<u8>,
-}
-
-/// The bytes of base64 in one line.
-const CHUNK: usize = 800;
 /// How many lines may be unacknowledged: together less than a terminal's input buffer.
 const WINDOW: usize = 3;
 /// How many files a script can take along.
 pub(super) const SLOTS: usize = 4;
-/// Discards what was typed of an unfinished line, and ends it in any case.
-const DISCARD_LINE: &[u8] = b"\x15\n";
-
-/// Turns the shell at a fresh prompt into our loop. A bash that is older than the connection's patience declines: it was not fresh.
-/// The words that are waited for are put together at run time, so that the echo of this line contains none of them.
-const TAKE_OVER: &str = concat!(
-    r#" [ "${SECONDS:-0}" -lt 120 ] && unset HISTFILE && exec sh -c 'stty -echo || exit 1;P=phoenix;"#,
-    r#"trap "W=1;echo $P-loop-1" WINCH;echo $P-ready;q=0;while [ $q -lt 9999 ];do "#,
-    r#"if read -r n l d;then q=0;case $n in exit)exit;;x)[ "${#d}" = "$l" ]&&eval "$d";;esac;else q=$((q+1));fi;done'"#,
-    "\n"
-);
-
-/// What the loop needs to know before it takes work. `g` admits a line once and in order; `r` runs what was gathered in `c`.
-const HELLO: [&str; 3] = [
-    r#"c=;f1=;f2=;f3=;f4=;export HOME="${HOME:-/root}" USER=root LOGNAME=root LC_ALL=C TERM=dumb PATH="${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; cd /"#,
-    r#"g(){ [ "$1" = "$N" ]||return 1;if [ "$2" -le "$S" ];then echo "K$2-$N";return 1;fi;[ "$2" = $((S+1)) ]||return 1;S=$2;}"#,
-    concat!(
-        r#"r(){ echo "B$1-$N";h=$(printf %s "$c"|sha256sum);if [ "${h%% *}" = "$2" ];then "#,
-        r#"o=$({ (eval "$(printf %s "$c"|base64 -d)") </dev/null 2>&1;echo "=$?";}|base64);else o=;fi;"#,
-        r#"c=;f1=;f2=;f3=;f4=;printf '%s\n' "$o";echo "E$1-$N ${#o}";o=;}"#
-    ),
-];
+/// Who else may be at the console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Company {
+    /// Anybody: only what is surely ours is used.
+    Unknown,
+    /// Nobody, as the caller has seen: an idle shell was left behind.
+    Nobody,
+}
 
 /// A session that is ours.
 pub(super) struct Shell<T> {
@@ -92,7 +72,11 @@ pub(super) struct Shell<T> {
 
 impl<T: Terminal> Shell<T> {
     /// Finds out whose session the terminal shows and makes it ours, or touches nothing.
-    pub(super) async fn open(mut terminal: T, timing: Timing) -> Result<Self, GuestError> {
+    pub(super) async fn open(
+        mut terminal: T,
+        company: Company,
+        timing: Timing,
+    ) -> Result<Self, GuestError> {
         const DURING: &str = "looking whose session it is";
         let verdict = greet(&mut terminal, timing).await?;
         let nonce = hex::encode(rand::random::<[u8; 6]>());
@@ -104,8 +88,12 @@ impl<T: Terminal> Shell<T> {
             sequence: 0,
         };
         match verdict {
-            Verdict::Fresh => shell.take_over().await?,
+            Verdict::Fresh => shell.take_over(&format!("{IF_FRESH}{TAKE_OVER}")).await?,
             Verdict::OurLoop => shell.send(DISCARD_LINE, DURING).await?,
+            // A line editor discards what was typed by the same key as a terminal.
+            Verdict::Foreign(AT_PROMPT) if company == Company::Nobody => {
+                shell.take_over(&format!("\x15{TAKE_OVER}")).await?;
+            }
             Verdict::Foreign(what) => {
                 return Err(GuestError::ConsoleBusy {
                     what: what.to_owned(),
@@ -118,18 +106,17 @@ impl<T: Terminal> Shell<T> {
                 });
             }
             Verdict::Silent | Verdict::Unclear => {
-                return Err(GuestError::ConsoleBusy {
-                    what: give_up(&verdict).to_owned(),
-                });
+                let what = give_up(&verdict).to_owned();
+                return Err(GuestError::ConsoleBusy { what });
             }
         }
         shell.hello().await?;
         Ok(shell)
     }
 
-    async fn take_over(&mut self) -> Result<(), GuestError> {
+    async fn take_over(&mut self, line: &str) -> Result<(), GuestError> {
         const DURING: &str = "starting the operator's loop";
-        self.send(TAKE_OVER.as_bytes(), DURING).await?;
+        self.send(line.as_bytes(), DURING).await?;
         let deadline = Instant::now() + self.timing.answer;
         loop {
             match self.line(deadline, DURING).await? {
@@ -411,66 +398,9 @@ async fn greet<T: Terminal>(terminal: &mut T, timing: Timing) -> Result<Verdict,
     }
 }
 
-/// A line for the loop: it is evaluated only if it arrives with this length.
-fn frame(body: &str) -> String {
-    format!("x {} {body}\n", body.len())
-}
-
-/// The assignments that put together a long value.
-fn pieces(variable: &str, value: &str) -> Vec<String> {
-    value
-        .as_bytes()
-        .chunks(CHUNK)
-        .map(|chunk| {
-            format!(
-                "{variable}=${{{variable}}}{}",
-                String::from_utf8_lossy(chunk)
-            )
-        })
-        .collect()
-}
-
-fn decode(encoded: &str, length: usize, during: &'static str) -> Result<Output, GuestError> {
-    if encoded.len() != length {
-        return Err(protocol(during, "the output arrived damaged"));
-    }
-    if length == 0 {
-        return Err(protocol(
-            during,
-            "the script arrived damaged and did not run",
-        ));
-    }
-    let joined: String = encoded.lines().collect();
-    let mut bytes = BASE64
-        .decode(joined)
-        .map_err(|_| protocol(during, "the output is not base64"))?;
-    let status = bytes.iter().rposition(|byte| *byte == b'=').and_then(|at| {
-        Some((
-            at,
-            std::str::from_utf8(&bytes[at + 1..])
-                .ok()?
-                .trim()
-                .parse()
-                .ok()?,
-        ))
-    });
-    let Some((at, exit)) = status else {
-        return Err(protocol(during, "no exit status"));
-    };
-    bytes.truncate(at);
-    Ok(Output { exit, bytes })
-}
-
 fn lost(during: &'static str, error: &TerminalError) -> GuestError {
     GuestError::Lost {
         during,
         cause: error.to_string(),
-    }
-}
-
-fn protocol(during: &'static str, detail: &str) -> GuestError {
-    GuestError::Protocol {
-        during,
-        detail: detail.to_owned(),
     }
 }

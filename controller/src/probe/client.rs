@@ -174,31 +174,26 @@ impl Unanswered {
     }
 }
 
-/// With a proxy, a connection that is refused is the proxy's; that the target refuses it says in words.
+/// With a proxy, a connection that could not be made is the proxy's; that the target refuses one, the proxy says in words.
 fn unanswered(error: &reqwest::Error, proxied: bool) -> Unanswered {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
-    let mut worded = false;
+    let (mut connected, mut refused) = (true, false);
     while let Some(this) = cause {
-        if this
+        let kind = this
             .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
-        {
-            return if proxied {
-                Unanswered::Unreachable("the guest proxy refuses connections".to_owned())
-            } else {
-                Unanswered::Refused
-            };
-        }
-        worded |= this
-            .to_string()
-            .to_lowercase()
-            .contains("connection refused");
+            .map(std::io::Error::kind);
+        let said = this.to_string().to_lowercase();
+        connected &= kind != Some(std::io::ErrorKind::ConnectionRefused)
+            && !said.contains("underlying connection");
+        refused |= said.contains("connection refused");
         cause = this.source();
     }
-    if worded {
-        Unanswered::Refused
-    } else {
-        Unanswered::Unreachable(why(error))
+    match (connected, refused, proxied) {
+        (false, _, true) => {
+            Unanswered::Unreachable("the guest proxy itself can't be reached".to_owned())
+        }
+        (false, ..) | (true, true, _) => Unanswered::Refused,
+        (true, false, _) => Unanswered::Unreachable(why(error)),
     }
 }
 

@@ -302,7 +302,7 @@ async fn a_socks_proxy_leads_to_the_container_and_says_why_not() {
         ProbeClient::new(Some(&format!("socks5://127.0.0.1:{}", closed_port().await))).unwrap();
     let seen = broken.vllm(&inside, true).await;
     assert!(
-        matches!(&seen, VllmProbe::Unreachable { why } if why.contains("guest proxy refuses")),
+        matches!(&seen, VllmProbe::Unreachable { why } if why.contains("guest proxy itself")),
         "{seen:?}"
     );
 }

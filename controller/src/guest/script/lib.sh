@@ -65,7 +65,7 @@ place() {
     rm -f "$2.new"
     die "$2 arrived damaged"
   fi
-  chmod "$3" "$2.new" && mv -f "$2.new" "$2" || die "cannot write $2"
+  if ! chmod "$3" "$2.new" || ! mv -f "$2.new" "$2"; then die "cannot write $2"; fi
 }
 
 # State under another key came with a clone.

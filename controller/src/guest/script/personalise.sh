@@ -34,4 +34,4 @@ rm -f "$R"/var/lib/dhcp/*.leases "$R"/var/lib/dhcpcd/*.lease "$R"/var/lib/dhcpcd
 rm -f "$R/var/lib/systemd/random-seed" "$R/var/lib/urandom/random-seed" "$R"/var/lib/seedrng/seed.*
 rm -f "$R/var/lib/systemd/credential.secret"
 
-date +%s >"$MINE/personalised.new" && mv -f "$MINE/personalised.new" "$MINE/personalised" || die "cannot write $MINE"
+date +%s >"$MINE/personalised" || die "cannot write $MINE"

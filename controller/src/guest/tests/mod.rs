@@ -14,7 +14,7 @@ use super::error::GuestError;
 use super::facts::{GuestFacts, SetupState};
 use super::op::{GuestKey, GuestOp};
 use super::script::Place;
-use super::shell::Timing;
+use super::shell::{Company, Timing};
 use super::terminal::Terminal;
 
 /// Impatient enough for tests, patient enough for a machine that is busy.
@@ -50,6 +50,7 @@ async fn operate_over(
             key: &key,
         },
         op,
+        Company::Unknown,
         TIMING,
     )
     .await

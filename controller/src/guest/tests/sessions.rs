@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::pty::{Guest, shells};
-use super::{TIMING, operate};
+use super::{TIMING, key, operate};
 use crate::guest::error::GuestError;
 use crate::guest::facts::InitState;
 use crate::guest::greeting::{MARK, Verdict, judge};
 use crate::guest::op::GuestOp;
-use crate::guest::shell::Shell;
+use crate::guest::run_in;
+use crate::guest::script::Place;
+use crate::guest::shell::{Company, Shell};
 use crate::guest::terminal::Terminal as _;
 
 /// What a real Proxmox VE 9.2 sent (recorded), after a new connection and one change of the window's size.
@@ -86,7 +88,9 @@ async fn a_fresh_session_is_used_and_ended() {
 async fn output_and_status_come_back_as_they_are() {
     for shell in shells() {
         let guest = Guest::new(&shell);
-        let mut ours = Shell::open(guest.attach(), TIMING).await.unwrap();
+        let mut ours = Shell::open(guest.attach(), Company::Unknown, TIMING)
+            .await
+            .unwrap();
         let mut run = async |script: &str| {
             ours.run(script, &[], "testing", Duration::from_secs(5))
                 .await
@@ -134,7 +138,9 @@ async fn files_arrive_unharmed() {
     for shell in shells() {
         let guest = Guest::new(&shell);
         let target = guest.path("file");
-        let mut ours = Shell::open(guest.attach(), TIMING).await.unwrap();
+        let mut ours = Shell::open(guest.attach(), Company::Unknown, TIMING)
+            .await
+            .unwrap();
         let script = format!(
             "printf %s \"$f2\" | base64 -d > '{}'; printf %s \"$f1\" | base64 -d",
             target.display()
@@ -178,6 +184,76 @@ async fn nothing_is_typed_into_a_humans_shell() {
 }
 
 #[tokio::test]
+async fn a_shell_that_nobody_is_at_is_taken_over_with_its_half_typed_line_gone() {
+    for shell in shells().into_iter().filter(|shell| shell[0] != "dash") {
+        let guest = Guest::new(&shell);
+        let touched = guest.path("touched");
+        let mut human = guest.attach();
+        human.look().await;
+        human
+            .send(format!("touch {};", touched.display()).as_bytes())
+            .await
+            .unwrap();
+        human.look().await;
+        drop(human);
+        let key = key();
+        let place = Place {
+            root: guest.root(),
+            key: &key,
+        };
+        let busy = run_in(
+            guest.attach(),
+            place,
+            &GuestOp::Inspect,
+            Company::Unknown,
+            TIMING,
+        )
+        .await;
+        assert!(
+            matches!(busy, Err(GuestError::ConsoleBusy { .. })),
+            "{shell:?}"
+        );
+        let facts = run_in(
+            guest.attach(),
+            place,
+            &GuestOp::Inspect,
+            Company::Nobody,
+            TIMING,
+        )
+        .await;
+        facts.unwrap_or_else(|error| panic!("{shell:?}: {error}"));
+        assert!(!touched.exists(), "{shell:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_is_left_alone_even_where_nobody_is_at_it() {
+    let guest = Guest::new(&["bash"]);
+    let mut human = guest.attach();
+    human.look().await;
+    human.send(b"cat > /dev/null\n").await.unwrap();
+    human.look().await;
+    drop(human);
+    let key = key();
+    let place = Place {
+        root: guest.root(),
+        key: &key,
+    };
+    let busy = run_in(
+        guest.attach(),
+        place,
+        &GuestOp::Inspect,
+        Company::Nobody,
+        TIMING,
+    )
+    .await;
+    assert!(
+        matches!(busy, Err(GuestError::ConsoleBusy { .. })),
+        "{busy:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_running_program_is_left_alone() {
     for shell in shells() {
         let guest = Guest::new(&shell);
@@ -197,7 +273,9 @@ async fn a_running_program_is_left_alone() {
 async fn a_loop_that_was_left_behind_is_taken_up() {
     for shell in shells() {
         let guest = Guest::new(&shell);
-        let left = Shell::open(guest.attach(), TIMING).await.unwrap();
+        let left = Shell::open(guest.attach(), Company::Unknown, TIMING)
+            .await
+            .unwrap();
         drop(left);
         assert!(guest.has_session());
         operate(&guest, &GuestOp::Inspect)
@@ -211,8 +289,12 @@ async fn a_loop_that_was_left_behind_is_taken_up() {
 #[tokio::test]
 async fn a_connection_that_was_overtaken_does_nothing_more() {
     let guest = Guest::new(&["bash"]);
-    let mut first = Shell::open(guest.attach(), TIMING).await.unwrap();
-    let mut second = Shell::open(guest.attach(), TIMING).await.unwrap();
+    let mut first = Shell::open(guest.attach(), Company::Unknown, TIMING)
+        .await
+        .unwrap();
+    let mut second = Shell::open(guest.attach(), Company::Unknown, TIMING)
+        .await
+        .unwrap();
     let touched = guest.path("touched");
     let script = format!("echo x >> '{}'", touched.display());
     let error = first
@@ -233,7 +315,9 @@ async fn a_connection_that_was_overtaken_does_nothing_more() {
 async fn what_a_human_types_into_our_loop_does_nothing_and_exit_ends_it() {
     let guest = Guest::new(&["bash"]);
     let touched = guest.path("touched");
-    let left = Shell::open(guest.attach(), TIMING).await.unwrap();
+    let left = Shell::open(guest.attach(), Company::Unknown, TIMING)
+        .await
+        .unwrap();
     drop(left);
     let mut human = guest.attach();
     assert!(human.look().await.contains(MARK));
