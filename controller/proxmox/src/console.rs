@@ -24,8 +24,8 @@ const WEBSOCKET: &str = "/nodes/{node}/lxc/{vmid}/vncwebsocket";
 /// termproxy waits ten seconds for its client and ten for the first message.
 const OPENING: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// Silence in which a ping should have been answered more than once.
-const SILENCE: Duration = Duration::from_secs(70);
+/// So many pings without a word in return, and the other side is taken for dead.
+const PATIENCE: u32 = 3;
 /// termproxy's own ping.
 const PING: &[u8] = b"2";
 /// Proxmox drops a connection over a frame of more than 128 KiB.
@@ -37,7 +37,8 @@ pub struct Console {
     /// What came with the `OK`.
     early: Vec<u8>,
     keepalive: Interval,
-    heard: Instant,
+    /// Pings since something was heard.
+    unanswered: u32,
     ended: bool,
 }
 
@@ -152,7 +153,7 @@ async fn accepted(mut socket: Socket, join: &Call) -> Result<Opening, Error> {
         socket,
         early,
         keepalive,
-        heard: Instant::now(),
+        unanswered: 0,
         ended: false,
     })))
 }
@@ -187,8 +188,9 @@ impl Console {
         }
         while !self.ended {
             tokio::select! {
+                biased;
                 message = self.socket.next() => {
-                    self.heard = Instant::now();
+                    self.unanswered = 0;
                     match message {
                         Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => return Ok(Some(bytes.to_vec())),
                         Some(Ok(Message::Text(text))) if !text.is_empty() => return Ok(Some(text.as_bytes().to_vec())),
@@ -198,10 +200,11 @@ impl Console {
                     }
                 }
                 _ = self.keepalive.tick() => {
-                    if self.heard.elapsed() > SILENCE {
+                    if self.unanswered == PATIENCE {
                         self.ended = true;
                         return Err(lost("nothing was heard from it, not even an answer to a ping"));
                     }
+                    self.unanswered += 1;
                     // pveproxy answers the one, termproxy counts the other as a sign of life.
                     for sign in [Message::Ping(tungstenite::Bytes::new()), Message::binary(PING)] {
                         if let Err(error) = self.socket.send(sign).await {

@@ -123,7 +123,7 @@ impl Observed {
         }
     }
 
-    fn nothing(health: Health, barred: Option<Barred>) -> Self {
+    pub(super) fn nothing(health: Health, barred: Option<Barred>) -> Self {
         Self {
             health,
             barred,

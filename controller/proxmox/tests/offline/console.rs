@@ -269,10 +269,40 @@ async fn an_idle_console_is_kept_alive_and_a_silent_one_given_up() {
     let mut console = server.client().ct_console("pve1", 160).await.unwrap();
     later(Duration::from_secs(21)).await;
     assert_eq!(console.recv().await.unwrap().unwrap(), b"alive");
-    later(Duration::from_secs(75)).await;
+    // The server has read the pings, so that its side answers the first one; then nothing.
+    let quiet = async |console: &mut Console| {
+        tokio::time::timeout(Duration::from_millis(50), console.recv()).await
+    };
+    assert!(quiet(&mut console).await.is_err());
+    for _ in 0..3 {
+        later(Duration::from_secs(21)).await;
+        assert!(
+            quiet(&mut console).await.is_err(),
+            "a ping without an answer is no end yet"
+        );
+    }
+    later(Duration::from_secs(21)).await;
     let error = console.recv().await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
     assert_eq!(console.recv().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_console_that_nobody_listened_to_for_long_is_not_taken_for_dead() {
+    let server = server(|mut socket| async move {
+        say(&mut socket, b"OKearly").await;
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_binary() {
+                say(&mut socket, b"late").await;
+            }
+        }
+    })
+    .await;
+    let mut console = server.client().ct_console("pve1", 160).await.unwrap();
+    later(Duration::from_secs(600)).await;
+    assert_eq!(console.recv().await.unwrap().unwrap(), b"early");
+    console.send(b"x").await.unwrap();
+    assert_eq!(console.recv().await.unwrap().unwrap(), b"late");
 }
 
 async fn later(time: Duration) {

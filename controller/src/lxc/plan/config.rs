@@ -259,6 +259,5 @@ pub(super) fn no_rival(view: &View<'_>, draft: &mut Draft) -> Decision {
         return None;
     }
     let message = format!("{rival}; two containers with one address disturb each other, so this one is not started. Give it another spec.network address.");
-    draft.findings.retain(|f| f.condition != C::ConfigInSync);
     draft.blocked(C::ConfigInSync, Reason::AddressConflict, message)
 }

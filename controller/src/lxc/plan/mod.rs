@@ -116,8 +116,12 @@ fn concerns(present: &Present, goal: &str) -> bool {
 }
 
 impl Draft {
+    /// A later check knows better than an earlier one what its condition says.
     fn found(&mut self, finding: Finding) {
-        self.findings.push(finding);
+        match self.findings.iter_mut().find(|f| f.condition == finding.condition) {
+            Some(place) => *place = finding,
+            None => self.findings.push(finding),
+        }
     }
 
     fn met(&mut self, condition: ConditionType, reason: Reason, message: impl Into<String>) {
