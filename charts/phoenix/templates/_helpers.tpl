@@ -47,24 +47,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* What the operator may do in the namespaces whose containers it looks after. */}}
+{{/* What the operator may do in the namespaces whose containers it looks after. It creates and deletes
+     none of these: those are the users' objects. */}}
 {{- define "phoenix.workloadRules" -}}
-# update: a finalizer is set and taken with resourceVersion, so that no other's is lost.
+# Finalizers are set and taken by patch.
 - apiGroups: [phoenix-hypervisor.io]
   resources: [lxctemplates, lxccontainers]
-  verbs: [get, list, watch, patch, update]
+  verbs: [get, patch]
 - apiGroups: [phoenix-hypervisor.io]
   resources: [lxctemplates/status, lxccontainers/status]
-  verbs: [get, patch, update]
-# Setup scripts.
+  verbs: [get, patch]
+# Setup scripts; and the tokens and keys that spec.vllm names, each read by its name.
 - apiGroups: [""]
-  resources: [configmaps]
-  verbs: [get, list, watch]
-# Tokens and keys that spec.vllm names; each is read by its name.
-- apiGroups: [""]
-  resources: [secrets]
+  resources: [configmaps, secrets]
   verbs: [get]
-- apiGroups: [events.k8s.io]
-  resources: [events]
-  verbs: [create, patch]
 {{- end }}
