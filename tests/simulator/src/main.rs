@@ -1,0 +1,86 @@
+//! `proxmox-simulator`: a simulated Proxmox VE for anyone who tests a client of it.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use proxmox_simulator::{Simulator, SimulatorConfig, Timing, guest::GuestSettings, schema::reduce};
+
+#[derive(Parser)]
+#[command(version, about = "A simulated Proxmox VE: the container API over HTTPS on 127.0.0.1")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until interrupted; prints the address and the credentials.
+    Serve {
+        /// The API's port; one that is free by default.
+        #[arg(long)]
+        port: Option<u16>,
+        /// How fast simulated time runs.
+        #[arg(long, value_enum, default_value_t = Speed::Tenth)]
+        speed: Speed,
+        /// Containers have a state but nothing runs in them.
+        #[arg(long)]
+        no_guests: bool,
+    },
+    /// Reduce a published API description to what this simulator checks; prints `schema.json`.
+    ReduceSchema {
+        /// The description: a JSON object of paths.
+        file: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Speed {
+    /// Tasks end at once.
+    Instant,
+    /// A tenth of a real host's times.
+    Tenth,
+    /// A real host's times.
+    Real,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+    match run(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "it is what the program is asked for")]
+async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::ReduceSchema { file } => {
+            let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            print!("{}", reduce::reduce(&text)?);
+        }
+        Command::Serve { port, speed, no_guests } => {
+            let timing = match speed {
+                Speed::Instant => Timing::instant(),
+                Speed::Tenth => Timing::tenth_of_real(),
+                Speed::Real => Timing::real(),
+            };
+            let guests = (!no_guests).then(GuestSettings::default);
+            let simulator = Simulator::start(SimulatorConfig { port, timing, guests, ..SimulatorConfig::default() }).await?;
+            let token = simulator.token();
+            println!("API          {}", simulator.url());
+            println!("admin        {}", simulator.admin_url());
+            println!("guest proxy  {}", simulator.guest_proxy_url().unwrap_or_else(|| "none".to_owned()));
+            println!("fingerprint  {}", simulator.fingerprint());
+            println!("token        {}={}", token.id, token.secret);
+            println!("root@pam     {}", simulator.root_password());
+            tokio::signal::ctrl_c().await.context("waiting for the end")?;
+            simulator.stop().await;
+        }
+    }
+    Ok(())
+}

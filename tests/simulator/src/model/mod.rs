@@ -1,0 +1,125 @@
+//! The state of the simulated cluster. It knows what is there and keeps it consistent; what a call may do and says stands in `api`.
+
+pub(crate) mod check;
+pub(crate) mod section;
+pub(crate) mod status;
+pub(crate) mod storage;
+pub(crate) mod task;
+pub(crate) mod volume;
+pub(crate) mod zfs;
+
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    auth::access::Access,
+    config::{HostShape, NodeShape},
+};
+use section::ConfigFile;
+use status::Sample;
+use storage::Storage;
+use task::Tasks;
+
+/// Everything that changes.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) nodes: BTreeMap<String, Node>,
+    pub(crate) containers: BTreeMap<u32, Container>,
+    pub(crate) storages: BTreeMap<String, Storage>,
+    pub(crate) access: Access,
+    pub(crate) tasks: Tasks,
+    pub(crate) quorate: bool,
+}
+
+/// A node as it is now.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) shape: NodeShape,
+    pub(crate) online: bool,
+    pub(crate) booted: u64,
+}
+
+/// A container as it is now.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) node: String,
+    pub(crate) file: ConfigFile,
+    pub(crate) runtime: Option<Runtime>,
+    /// What the statistics daemon said last.
+    pub(crate) sample: Option<Sample>,
+}
+
+/// A running container.
+#[derive(Debug, Clone)]
+pub(crate) struct Runtime {
+    pub(crate) pid: u32,
+    pub(crate) started: u64,
+    /// The configuration it was started with says what pending means.
+    pub(crate) honours_shutdown: bool,
+}
+
+impl State {
+    pub(crate) fn new(shape: &HostShape) -> Self {
+        let booted = now().saturating_sub(86_400);
+        let nodes = shape.nodes.iter().map(|node| (node.name.clone(), Node { shape: node.clone(), online: true, booted })).collect();
+        let storages = shape.storages.iter().map(|storage| (storage.id.clone(), Storage::new(storage.clone()))).collect();
+        Self { nodes, containers: BTreeMap::new(), storages, access: Access::new(shape), tasks: Tasks::default(), quorate: true }
+    }
+
+    /// The container of that id on that node, or Proxmox's text.
+    pub(crate) fn container(&self, node: &str, vmid: u32) -> Result<&Container, String> {
+        self.containers.get(&vmid).filter(|container| container.node == node).ok_or_else(|| missing(node, vmid))
+    }
+
+    pub(crate) fn container_mut(&mut self, node: &str, vmid: u32) -> Result<&mut Container, String> {
+        self.containers.get_mut(&vmid).filter(|container| container.node == node).ok_or_else(|| missing(node, vmid))
+    }
+
+    pub(crate) fn taken(&self, vmid: u32) -> Result<(), String> {
+        match self.containers.get(&vmid) {
+            Some(container) => Err(format!("CT {vmid} already exists on node '{}'", container.node)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn storage(&self, id: &str) -> Result<&Storage, String> {
+        self.storages.get(id).ok_or_else(|| format!("storage '{id}' does not exist"))
+    }
+
+    pub(crate) fn storage_mut(&mut self, id: &str) -> Result<&mut Storage, String> {
+        self.storages.get_mut(id).ok_or_else(|| format!("storage '{id}' does not exist"))
+    }
+
+    pub(crate) fn bridges(&self, node: &str) -> &[String] {
+        self.nodes.get(node).map_or(&[], |node| &node.shape.bridges)
+    }
+}
+
+fn missing(node: &str, vmid: u32) -> String {
+    format!("Configuration file 'nodes/{node}/lxc/{vmid}.conf' does not exist")
+}
+
+impl Container {
+    pub(crate) fn new(node: &str, file: ConfigFile) -> Self {
+        Self { node: node.to_owned(), file, runtime: None, sample: None }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.runtime.is_some()
+    }
+
+    /// Proxmox's `check_lock`.
+    pub(crate) fn check_lock(&self) -> Result<(), String> {
+        match self.file.lock() {
+            Some(lock) => Err(format!("CT is locked ({lock})")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Seconds since the epoch.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}

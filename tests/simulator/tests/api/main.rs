@@ -1,0 +1,12 @@
+//! The simulator's API as a client sees it, one module a topic.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what they expect")]
+
+mod access;
+mod chain;
+mod client;
+mod config;
+mod http;
+mod power;
+mod snapshots;
+mod trouble;
