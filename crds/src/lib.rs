@@ -10,6 +10,7 @@
 //! - what a clone inherits, or a hypervisor defaults, is an `Option` without a default in the CRD, so that "left out" and
 //!   "set to the default" stay different things.
 
+pub mod bounds;
 pub mod conditions;
 pub mod container;
 pub mod crd;
@@ -29,6 +30,7 @@ pub mod vllm;
 mod columns;
 mod schema;
 
+pub use bounds::fit_status;
 pub use conditions::{ConditionType, Reason};
 pub use container::{LxcContainer, LxcContainerSpec, PowerState};
 pub use crd::{crds, to_yaml};

@@ -64,7 +64,7 @@ pub struct LxcStatus {
 
     /// The steps ahead, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 256)))]
+    #[schemars(length(max = 32), inner(length(max = 1024)))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub plan: Vec<String>,
 

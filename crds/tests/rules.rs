@@ -4,6 +4,12 @@
 //! judged by an evaluator of its own, without an API server; the same files, and those in `schema/`, which only
 //! the schema's own bounds refuse, are there for a real one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, also in the functions that its cases share"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

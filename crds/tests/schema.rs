@@ -1,5 +1,11 @@
 //! The schemas as a whole: everything is bounded, nothing surprises GitOps, and the files beside the crate are current.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, also in the functions that its cases share"
+)]
+
 use std::fs;
 use std::path::Path;
 
@@ -94,14 +100,14 @@ fn the_only_defaults_are_those_of_the_api() {
         defaults,
         [
             r#"Hypervisor.status = {"observedGeneration":-1}"#,
-            r#"LxcTemplate.spec.setup.retries = 3"#,
+            r"LxcTemplate.spec.setup.retries = 3",
             r#"LxcTemplate.spec.setup.timeout = "30m""#,
             r#"LxcTemplate.spec.snapshot.strategy = "Auto""#,
             r#"LxcTemplate.status = {"observedGeneration":-1}"#,
             r#"LxcContainer.spec.powerState = "Running""#,
-            r#"LxcContainer.spec.setup.retries = 3"#,
+            r"LxcContainer.spec.setup.retries = 3",
             r#"LxcContainer.spec.setup.timeout = "30m""#,
-            r#"LxcContainer.spec.vllm.port = 8000"#,
+            r"LxcContainer.spec.vllm.port = 8000",
             r#"LxcContainer.status = {"observedGeneration":-1}"#,
         ]
     );
