@@ -40,7 +40,7 @@ pub enum ErrorKind {
     InUse,
     /// The container is not running.
     NotRunning,
-    /// The container is running already.
+    /// The container is running: already, or still where it has to be stopped.
     AlreadyRunning,
     /// What was asked for is so already: the disk has that size, the container is a template.
     AlreadyDone,
