@@ -12,6 +12,7 @@ cat /.seam/resolv.conf >/etc/resolv.conf
 [ -s /etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 mkdir -p /run/lock /run/systemd/system /run/systemd/transient /run/user /var/log
 ln -sfn /run /var/run
+: >/run/systemd/notify
 ln -sfn /run/lock /var/lock
 if [ -x /.host/usr/sbin/ip ]; then /.host/usr/sbin/ip link set lo up 2>/dev/null; fi
 echo up

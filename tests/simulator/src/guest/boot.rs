@@ -15,8 +15,10 @@ use super::calls;
 use super::confine::{self, Confined};
 use super::files::Files;
 use super::network::{self, Ports};
-use super::standin;
+use super::portainer::Certificates;
+use super::standin::{self, Daemon};
 use super::systemd::Units;
+use super::vllm::Engines;
 use crate::config::HostFacts;
 use crate::guests::{BootSpec, GuestInterface};
 
@@ -37,7 +39,10 @@ pub(super) struct Guest {
     pub(super) files: Files,
     pub(super) interfaces: Vec<GuestInterface>,
     pub(super) ports: Ports,
+    pub(super) certificates: Certificates,
     pub(super) units: Units,
+    pub(super) docker: Daemon,
+    pub(super) engines: Engines,
     pub(super) shared: Arc<Shared>,
     pub(super) booted: Instant,
     confined: Mutex<Confined>,
@@ -58,7 +63,10 @@ impl Guest {
             files: Files::of(init)?,
             interfaces,
             ports: Ports::default(),
+            certificates: Certificates::default(),
             units: Units::default(),
+            docker: Daemon::default(),
+            engines: Engines::default(),
             shared,
             booted: Instant::now(),
             confined: Mutex::new(confined),
@@ -134,6 +142,7 @@ fn prepare_seam(seam: &Path, spec: &BootSpec, host: &HostFacts) -> Result<()> {
         std::fs::write(&path, text)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     }
+    std::os::unix::fs::symlink("call.sh", seam.join("nvidia-installer"))?;
     let pipe = rustix::fs::FileType::Fifo;
     rustix::fs::mknodat(rustix::fs::CWD, seam.join("calls.pipe"), pipe, rustix::fs::Mode::from_raw_mode(0o600), 0)?;
     let devices: String = spec.devices.iter().fold(String::new(), |text, device| text + &device.path + "\n");

@@ -55,6 +55,11 @@ impl GuestControl {
         self.shared.faults.set_vllm(vmid, failure);
     }
 
+    /// Kills the engines behind a guest's vLLM servers, as a crash of a GPU worker does; how many there were.
+    pub fn kill_engine(&self, vmid: u32) -> usize {
+        self.shared.guest(vmid).map_or(0, |guest| guest.engines.kill())
+    }
+
     /// Cuts each console connection once it has carried so many bytes, in both directions together.
     pub fn cut_consoles_after(&self, bytes: Option<usize>) {
         self.shared.faults.set_cut(bytes);

@@ -13,10 +13,13 @@ mod faults;
 mod files;
 mod network;
 mod os;
+mod portainer;
 mod proxy;
 mod roots;
 mod standin;
 mod systemd;
+mod vllm;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +32,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
@@ -90,6 +94,14 @@ impl Shared {
     fn dial(&self, host: &str, port: u16) -> Result<DuplexStream, Unreached> {
         let guest = self.guests().values().find(|guest| guest.answers_to(host)).cloned().ok_or(Unreached::NoHost)?;
         guest.ports.connect(port)
+    }
+
+    /// The certificate of the TLS server at an address, as seen from a guest.
+    fn certificate(&self, host: &str, port: u16, from: &Guest) -> Option<CertificateDer<'static>> {
+        let own = host == "localhost" || host == "127.0.0.1" || from.answers_to(host);
+        let other = if own { None } else { self.guests().values().find(|guest| guest.answers_to(host)).cloned() };
+        let certificates = other.as_deref().unwrap_or(from).certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        certificates.get(&port).cloned()
     }
 
     /// Takes a guest down; true when it ran.

@@ -31,15 +31,15 @@ impl Os {
         match self {
             Self::Ubuntu2404 => (
                 "etc/apt/sources.list",
-                "deb http://archive.ubuntu.com/ubuntu noble main restricted universe multiverse\n\
-                 deb http://archive.ubuntu.com/ubuntu noble-updates main restricted universe multiverse\n\
-                 deb http://archive.ubuntu.com/ubuntu noble-security main restricted universe multiverse\n",
+                "deb http://mirror.lan/ubuntu noble main restricted universe multiverse\n\
+                 deb http://mirror.lan/ubuntu noble-updates main restricted universe multiverse\n\
+                 deb http://mirror.lan/ubuntu noble-security main restricted universe multiverse\n",
             ),
             Self::Debian13 => (
                 "etc/apt/sources.list",
-                "deb http://deb.debian.org/debian trixie main contrib\n\
-                 deb http://deb.debian.org/debian trixie-updates main contrib\n\
-                 deb http://security.debian.org/debian-security trixie-security main contrib\n",
+                "deb http://mirror.lan/debian trixie main contrib\n\
+                 deb http://mirror.lan/debian trixie-updates main contrib\n\
+                 deb http://mirror.lan/debian-security trixie-security main contrib\n",
             ),
         }
     }

@@ -38,7 +38,7 @@ pub(super) async fn start(dial: Dial) -> Result<(SocketAddr, tokio::task::JoinHa
     Ok((address, task))
 }
 
-async fn serve(mut client: TcpStream, dial: &Dial) -> Result<()> {
+async fn serve(client: TcpStream, dial: &Dial) -> Result<()> {
     client.set_nodelay(true)?;
     let mut first = [0u8; 1];
     ensure!(client.peek(&mut first).await? == 1, "closed at once");

@@ -177,6 +177,13 @@ impl Units {
         self.table().booted = true;
     }
 
+    /// What a package's installation does with its service, unless it is masked.
+    pub(super) fn start_packaged(&self, guest: &Arc<Guest>, name: &str) {
+        if let Some(file) = load(guest, name) {
+            self.launch(guest, name, &file);
+        }
+    }
+
     fn is_masked(&self, guest: &Guest, name: &str) -> bool {
         guest.files.exists(&format!("/etc/systemd/system/{name}")) && load(guest, name).is_none()
     }

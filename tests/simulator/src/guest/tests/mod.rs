@@ -1,13 +1,14 @@
 //! Guests as the model uses them: real namespaces, a real shell, real bytes on the console.
 
 mod console;
+mod scripts;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{GuestControl, GuestSettings, GuestTiming, World};
+use super::{Failure, GuestControl, GuestSettings, GuestTiming, World};
 use crate::config::{Gpu, HostFacts};
 use crate::guests::{BootSpec, ConsoleInput, ConsoleMode, ConsoleSession, DeviceSpec, GuestEvent, Guests, NetSpec};
 
