@@ -1,8 +1,8 @@
 //! A client for the part of the Proxmox VE API that LXC containers need.
 //!
-//! What it decides: whom to trust (`trust`), how a call travels and when it may be repeated (`transport`), who asks
-//! (`auth`), what an answer means (`endpoints`, `error`). Each layer knows only the one beneath it; the console uses trust
-//! and auth directly.
+//! What it decides: whom to trust (`trust`), which endpoint to ask (`hosts`), how a call travels and when it may be
+//! repeated (`transport`), who asks (`auth`), what an answer means (`endpoints`, `error`, `classify`). Each layer knows only
+//! those beneath it; the console goes over transport and auth.
 //!
 //! What it leaves out: every decision about a container's life. It never waits for a task, never repeats a write, and
 //! knows nothing of Kubernetes.

@@ -51,7 +51,7 @@ pub(crate) async fn ended(client: &Client, upid: &Upid) -> TaskState {
     loop {
         match client.task_status(upid).await.unwrap() {
             TaskState::Running if begun.elapsed() < PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(5)).await
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             state => return state,
         }
