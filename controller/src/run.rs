@@ -10,19 +10,15 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::{
-    api::core::v1::{ConfigMap, Namespace, Secret},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Api, Client, CustomResourceExt, ResourceExt,
+    api::ListParams,
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
-        conditions::is_crd_established,
         events::{Recorder, Reporter},
         reflector::{self, ObjectRef},
-        wait::Condition,
         watcher,
     },
 };
@@ -160,23 +156,28 @@ fn context(settings: Settings, kube: Client, instance: String, writers: &Writers
 
 /// Waits for the CRDs and yields who we are in ownership marks.
 async fn installed(kube: &Client) -> anyhow::Result<String> {
-    let crds: Api<CustomResourceDefinition> = Api::all(kube.clone());
-    for name in [Hypervisor::crd_name(), LxcTemplate::crd_name(), LxcContainer::crd_name()] {
-        let mut told = false;
-        loop {
-            let crd = crds.get_opt(name).await.with_context(|| format!("looking for the CRD {name}"))?;
-            if is_crd_established().matches_object(crd.as_ref()) {
-                break;
-            }
-            if !std::mem::replace(&mut told, true) {
-                warn!("the CRD {name} is not installed; waiting for it (kubectl apply -f crds/)");
-            }
-            tokio::time::sleep(CRD_RECHECK).await;
-        }
-    }
+    served::<Hypervisor>(Api::all(kube.clone())).await?;
+    served::<LxcTemplate>(Api::all(kube.clone())).await?;
+    served::<LxcContainer>(Api::all(kube.clone())).await?;
     let namespaces: Api<Namespace> = Api::all(kube.clone());
     let system = namespaces.get("kube-system").await.context("reading namespace kube-system, whose uid names this installation")?;
     system.uid().context("namespace kube-system has no uid")
+}
+
+/// Waits until a kind is served. Asked by listing it, which the operator may do in any case.
+async fn served<K: Kind + CustomResourceExt>(api: Api<K>) -> anyhow::Result<()> {
+    let mut told = false;
+    loop {
+        match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(e) => return Err(e).with_context(|| format!("looking for the kind {}", K::crd_name())),
+        }
+        if !std::mem::replace(&mut told, true) {
+            warn!("the CRD {} is not installed; waiting for it (kubectl apply -f crds/)", K::crd_name());
+        }
+        tokio::time::sleep(CRD_RECHECK).await;
+    }
 }
 
 async fn controllers(cx: Arc<Context>, writers: Writers, streams: WakeStreams, stop: CancellationToken) {

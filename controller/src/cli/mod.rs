@@ -37,7 +37,12 @@ enum Command {
 
 /// Reads the command line and does what it says. Errors go to stderr, with their causes; what is asked for to stdout.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    main_from(std::env::args_os())
+}
+
+/// As [`main`], with the arguments given, the program's name first.
+pub fn main_from<A: Into<std::ffi::OsString> + Clone>(arguments: impl IntoIterator<Item = A>) -> ExitCode {
+    let outcome = match Cli::parse_from(arguments).command {
         Command::Controller(arguments) => controller::run(*arguments),
         Command::Crds(arguments) => crds::run(&arguments),
     };

@@ -8,6 +8,7 @@
 //! - `shell`, `wire`: our own loop in that session: commands with exit status and output, exactly once;
 //! - `script`: the operations as shell scripts;
 //! - `report`: their output as [`GuestFacts`];
+//! - `visit`: all of it on a container of a Proxmox VE;
 //! - [`vllm`]: the rendering of vLLM's unit.
 
 pub mod error;
@@ -21,6 +22,7 @@ mod stream;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+mod visit;
 pub mod vllm;
 mod wire;
 
@@ -30,6 +32,7 @@ pub use error::GuestError;
 pub use facts::{GpuFact, GuestFacts, GuestState, InitState, SetupPhase, SetupState, VllmUnit};
 pub use op::{GuestKey, GuestOp, SetupRun};
 pub use terminal::{Terminal, TerminalError};
+pub use visit::visit;
 pub use vllm::{VllmFiles, VllmInput, render_vllm};
 
 use script::{Place, Script};

@@ -15,6 +15,8 @@ pub const ENV_FILE: &str = "/etc/phoenix/vllm.env";
 /// The name under which a running engine carries the hash of its arguments in its environment.
 pub const HASH_VARIABLE: &str = "PHOENIX_ARGS_HASH";
 
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What an object asks of vLLM, with every reference resolved.
 #[derive(Debug, Clone)]
 pub struct VllmInput {
@@ -66,11 +68,20 @@ pub fn render_vllm(input: &VllmInput) -> VllmFiles {
     let args_hash = hash(&input.executable, &arguments, &environment);
     let served = input.served_model_name.as_deref().unwrap_or(&input.model);
 
-    let mut command = quote_exec(&input.executable, Expansion::SpecifiersOnly);
+    let mut command = quote(&input.executable, Expansion::Specifiers);
     for argument in &arguments {
         command.push_str(" \\\n    ");
-        command.push_str(&quote_exec(argument, Expansion::All));
+        command.push_str(&quote(argument, Expansion::All));
     }
+    // Kernels are compiled at run time: by tools that stand beside vLLM (ninja) and by CUDA's compiler.
+    let tools = input
+        .executable
+        .rsplit_once('/')
+        .map_or("", |(directory, _)| directory);
+    let path = quote(
+        &format!("PATH={tools}:/usr/local/cuda/bin:{SYSTEM_PATH}"),
+        Expansion::Specifiers,
+    );
     let unit = format!(
         "# Written by Phoenix; changes are put right.\n\
          [Unit]\n\
@@ -82,6 +93,7 @@ pub fn render_vllm(input: &VllmInput) -> VllmFiles {
          [Service]\n\
          Type=exec\n\
          Environment=HOME=/root CUDA_DEVICE_ORDER=PCI_BUS_ID {HASH_VARIABLE}={args_hash}\n\
+         Environment={path}\n\
          EnvironmentFile={ENV_FILE}\n\
          WorkingDirectory=/\n\
          ExecStart={command}\n\
@@ -188,17 +200,17 @@ fn hash(executable: &str, arguments: &[String], environment: &[(String, SecretSt
     text
 }
 
-/// What systemd expands in a word of `ExecStart=`.
+/// What systemd expands in a word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expansion {
     /// `%` and `$`: in arguments.
     All,
-    /// `%` alone: in the path of the program.
-    SpecifiersOnly,
+    /// `%` alone: in the path of the program, and in settings.
+    Specifiers,
 }
 
-/// One word of `ExecStart=`, so that the program gets exactly `word`.
-fn quote_exec(word: &str, expansion: Expansion) -> String {
+/// One word of `ExecStart=` or `Environment=`, so that exactly `word` comes of it.
+fn quote(word: &str, expansion: Expansion) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -335,7 +335,7 @@ async fn an_http_proxys_own_answers_are_not_the_containers() {
         match seen {
             VllmProbe::Refused => assert!(refused),
             VllmProbe::Unreachable { why } => {
-                assert!(!refused && why.contains("no route to host"), "{why}")
+                assert!(!refused && why.contains("no route to host"), "{why}");
             }
             other => panic!("{other:?}"),
         }

@@ -5,8 +5,11 @@
 //! the simulator and the operator are crates of their own.
 
 pub mod controlplane;
+pub mod demo;
 pub mod gotool;
+pub mod installation;
 pub mod kubectl;
+pub mod operator;
 
 pub use controlplane::ControlPlane;
 pub use kubectl::Kubectl;

@@ -49,7 +49,7 @@ pub struct Credentials {
 }
 
 /// A task as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TaskRecord {
     /// Its identifier.
     pub upid: String,
@@ -61,6 +61,8 @@ pub struct TaskRecord {
     pub user: String,
     /// Its exit status; none while it runs.
     pub exit: Option<String>,
+    /// How long it took, in seconds; none while it runs.
+    pub seconds: Option<f64>,
     /// Its log.
     pub log: Vec<String>,
 }
@@ -168,6 +170,17 @@ impl Simulator {
         Some(Credentials { id: id.to_owned(), secret: token.secret.clone() })
     }
 
+    /// Every password and every token there is, by id.
+    pub fn credentials(&self) -> Vec<Credentials> {
+        let state = self.core.state();
+        let mut all = Vec::new();
+        for user in state.access.users.values() {
+            all.extend(user.password.iter().map(|password| Credentials { id: user.id.clone(), secret: password.clone() }));
+            all.extend(user.tokens.iter().map(|token| Credentials { id: format!("{}!{}", user.id, token.id), secret: token.secret.clone() }));
+        }
+        all
+    }
+
     /// A user's password.
     pub fn password_of(&self, user: &str) -> Option<String> {
         self.core.state().access.users.get(user)?.password.clone()
@@ -205,6 +218,7 @@ impl Simulator {
                 id: task.upid.id.clone(),
                 user: task.upid.user.clone(),
                 exit: task.exit.clone(),
+                seconds: task.took.map(|d| d.as_secs_f64()),
                 log: task.log.clone(),
             })
             .collect();

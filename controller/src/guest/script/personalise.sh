@@ -8,8 +8,10 @@ restart_if_active() {
   return 0
 }
 
-rm -f "$R"/etc/ssh/ssh_host_*_key "$R"/etc/ssh/ssh_host_*_key.pub "$R"/etc/dropbear/dropbear_*_host_key
+# Dropbear makes its own when they are missing.
+rm -f "$R"/etc/dropbear/dropbear_*_host_key
 if have ssh-keygen && [ -d "$R/etc/ssh" ]; then
+  rm -f "$R"/etc/ssh/ssh_host_*_key "$R"/etc/ssh/ssh_host_*_key.pub
   ssh-keygen -A ${R:+-f "$R"} >/dev/null 2>&1 || die "ssh-keygen -A failed"
   restart_if_active ssh.service
   restart_if_active sshd.service

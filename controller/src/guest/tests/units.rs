@@ -40,6 +40,7 @@ fn the_seeds_model() {
     [Service]
     Type=exec
     Environment=HOME=/root CUDA_DEVICE_ORDER=PCI_BUS_ID PHOENIX_ARGS_HASH=56082efc8135d1c5
+    Environment=PATH=/opt/vllm/bin:/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     EnvironmentFile=/etc/phoenix/vllm.env
     WorkingDirectory=/
     ExecStart=/opt/vllm/bin/vllm \
@@ -102,6 +103,7 @@ fn odd_arguments_reach_the_engine_as_they_are() {
     [Service]
     Type=exec
     Environment=HOME=/root CUDA_DEVICE_ORDER=PCI_BUS_ID PHOENIX_ARGS_HASH=8c02908f960b55e5
+    Environment="PATH=/opt/my \"vllm\" 50%%/$bin:/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     EnvironmentFile=/etc/phoenix/vllm.env
     WorkingDirectory=/
     ExecStart="/opt/my \"vllm\" 50%%/$bin/vllm" \
@@ -139,24 +141,26 @@ fn odd_arguments_reach_the_engine_as_they_are() {
     "###);
 }
 
+type Change = fn(&mut VllmInput);
+
 #[test]
 fn the_hash_covers_what_the_engine_is_started_with() {
     let base = render_vllm(&qwen()).args_hash;
     assert_eq!(base, render_vllm(&qwen()).args_hash);
-    let changes: [(&str, fn(&mut VllmInput)); 9] = [
+    let changes: [(&str, Change); 9] = [
         ("model", |v| v.model.push('x')),
         ("name", |v| v.served_model_name = None),
         ("port", |v| v.port = 8001),
         ("parallel", |v| v.tensor_parallel_size = None),
         ("argument", |v| {
-            v.extra_args.push("--enforce-eager".to_owned())
+            v.extra_args.push("--enforce-eager".to_owned());
         }),
         ("argument split", |v| {
-            v.extra_args = vec!["--max-model-len=".to_owned(), "32768".to_owned()]
+            v.extra_args = vec!["--max-model-len=".to_owned(), "32768".to_owned()];
         }),
         ("environment", |v| v.env[0].1.push('x')),
         ("token", |v| {
-            v.hugging_face_token = Some(SecretString::from("hf_other"))
+            v.hugging_face_token = Some(SecretString::from("hf_other"));
         }),
         ("executable", |v| v.executable.push('x')),
     ];

@@ -68,6 +68,9 @@ pub(crate) struct Task {
     /// Empty while it runs.
     pub(crate) exit: Option<String>,
     pub(crate) ended: Option<u64>,
+    /// For measurements; Proxmox itself knows whole seconds only.
+    began: std::time::Instant,
+    pub(crate) took: Option<std::time::Duration>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -94,7 +97,7 @@ impl Tasks {
             user: user.to_owned(),
         };
         let cancel = CancellationToken::new();
-        self.all.push(Task { upid: upid.clone(), log: Vec::new(), warnings: 0, exit: None, ended: None, cancel: cancel.clone() });
+        self.all.push(Task { upid: upid.clone(), log: Vec::new(), warnings: 0, exit: None, ended: None, began: std::time::Instant::now(), took: None, cancel: cancel.clone() });
         (upid, cancel)
     }
 
@@ -137,12 +140,14 @@ impl Task {
         };
         self.exit = Some(status);
         self.ended = Some(now());
+        self.took = Some(self.began.elapsed());
     }
 
     /// Ends it as a killed one ends: no last line.
     pub(crate) fn kill(&mut self) {
         self.exit = Some("unexpected status".to_owned());
         self.ended = Some(now());
+        self.took = Some(self.began.elapsed());
     }
 
     /// `ok`, `warning`, `error` or `unknown`, as the task list filters.
