@@ -28,7 +28,9 @@ impl Files {
     }
 
     fn open(&self, path: &str, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
-        openat2(&*self.0, path, flags | OFlags::CLOEXEC | OFlags::NONBLOCK, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        // A guest's pipe must not make us wait; and the kernel refuses flags that mean nothing to O_PATH.
+        let patience = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK };
+        openat2(&*self.0, path, flags | OFlags::CLOEXEC | patience, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
     }
 
     pub(super) fn exists(&self, path: &str) -> bool {

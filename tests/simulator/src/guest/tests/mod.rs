@@ -1,14 +1,16 @@
 //! Guests as the model uses them: real namespaces, a real shell, real bytes on the console.
 
 mod console;
+mod layers;
 mod scripts;
+mod servers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Failure, GuestControl, GuestSettings, GuestTiming, World};
+use super::{Failure, GuestControl, GuestSettings, GuestTiming, VllmFailure, World};
 use crate::config::{Gpu, HostFacts};
 use crate::guests::{BootSpec, ConsoleInput, ConsoleMode, ConsoleSession, DeviceSpec, GuestEvent, Guests, NetSpec};
 
@@ -74,7 +76,7 @@ impl Lab {
         terminal.send(" exec sh -c 'stty -echo; echo re\"\"ady; while :; do if read -r l; then eval \"$l\"; fi; done'\n").await;
         terminal.until("ready\r\r\n").await;
         for chunk in base64(script).as_bytes().chunks(1000) {
-            terminal.send(&format!("v=$v{}\n", String::from_utf8_lossy(chunk))).await;
+            terminal.send(&format!("v=${{v}}{}\n", String::from_utf8_lossy(chunk))).await;
         }
         terminal.send("printf %s \"$v\" | base64 -d >/tmp/script; bash /tmp/script 2>&1; echo \"en\"d=$?; exit\n").await;
         let output = terminal.until("[EOF").await.replace("\r\r\n", "\n");
