@@ -51,9 +51,15 @@ pub(super) struct Guest {
 
 impl Guest {
     /// Starts process 1 over a root; answers when it is up.
-    pub(super) async fn boot(shared: Arc<Shared>, vmid: u32, spec: BootSpec, root: &Path) -> Result<Arc<Self>> {
+    pub(super) async fn boot(
+        shared: Arc<Shared>,
+        vmid: u32,
+        spec: BootSpec,
+        root: &Path,
+    ) -> Result<Arc<Self>> {
         let seam = shared.seam(vmid);
-        prepare_seam(&seam, &spec, &shared.host()).with_context(|| format!("preparing {}", seam.display()))?;
+        prepare_seam(&seam, &spec, &shared.host())
+            .with_context(|| format!("preparing {}", seam.display()))?;
         let interfaces = network::interfaces(vmid, &spec.nets);
         let confined = confine::start(root, &seam).await?;
         let init = confined.init;
@@ -96,8 +102,12 @@ impl Guest {
 
     /// Whether a connection to `host` is meant for this guest.
     pub(super) fn answers_to(&self, host: &str) -> bool {
-        let Ok(wanted) = host.parse::<std::net::Ipv4Addr>() else { return host == self.spec.hostname };
-        self.interfaces.iter().any(|interface| interface.cidr.as_deref().and_then(network::address) == Some(wanted))
+        let Ok(wanted) = host.parse::<std::net::Ipv4Addr>() else {
+            return host == self.spec.hostname;
+        };
+        self.interfaces
+            .iter()
+            .any(|interface| interface.cidr.as_deref().and_then(network::address) == Some(wanted))
     }
 
     /// Starts what is enabled.
@@ -144,13 +154,32 @@ fn prepare_seam(seam: &Path, spec: &BootSpec, host: &HostFacts) -> Result<()> {
     }
     std::os::unix::fs::symlink("call.sh", seam.join("nvidia-installer"))?;
     let pipe = rustix::fs::FileType::Fifo;
-    rustix::fs::mknodat(rustix::fs::CWD, seam.join("calls.pipe"), pipe, rustix::fs::Mode::from_raw_mode(0o600), 0)?;
-    let devices: String = spec.devices.iter().fold(String::new(), |text, device| text + &device.path + "\n");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        seam.join("calls.pipe"),
+        pipe,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )?;
+    let devices: String = spec
+        .devices
+        .iter()
+        .fold(String::new(), |text, device| text + &device.path + "\n");
     std::fs::write(seam.join("devices"), devices)?;
     std::fs::write(seam.join("hostname"), &spec.hostname)?;
-    let mut hosts = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n");
-    let address = spec.nets.iter().find_map(|net| net.ip.as_deref().and_then(network::address));
-    writeln!(hosts, "{} {}", address.map_or_else(|| "127.0.1.1".to_owned(), |address| address.to_string()), spec.hostname)?;
+    let mut hosts = String::from(
+        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n",
+    );
+    let address = spec
+        .nets
+        .iter()
+        .find_map(|net| net.ip.as_deref().and_then(network::address));
+    writeln!(
+        hosts,
+        "{} {}",
+        address.map_or_else(|| "127.0.1.1".to_owned(), |address| address.to_string()),
+        spec.hostname
+    )?;
     std::fs::write(seam.join("hosts"), hosts)?;
     let mut resolver = String::from("# --- BEGIN PVE ---\n");
     if let Some(domain) = &spec.searchdomain {

@@ -39,7 +39,11 @@ impl Call {
 
     /// A path as the caller meant it.
     pub(super) fn path(&self, path: &str) -> String {
-        if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", self.cwd.trim_end_matches('/')) }
+        if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.cwd.trim_end_matches('/'))
+        }
     }
 
     pub(super) fn args(&self) -> Vec<&str> {
@@ -82,7 +86,12 @@ impl Reply {
     }
 
     async fn exit(&self, code: i32) {
-        self.0.lock().await.write_all(format!("x{code}\n").as_bytes()).await.ok();
+        self.0
+            .lock()
+            .await
+            .write_all(format!("x{code}\n").as_bytes())
+            .await
+            .ok();
     }
 }
 
@@ -93,8 +102,14 @@ where
     Fut: Future<Output = i32> + Send + 'static,
 {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = Arc::new(rustix::fs::open(seam.join("calls"), flags, Mode::empty()).context("opening the folder of calls")?);
-    let doorbell = pipe::OpenOptions::new().read_write(true).open_receiver(seam.join("calls.pipe")).context("opening the pipe of calls")?;
+    let folder = Arc::new(
+        rustix::fs::open(seam.join("calls"), flags, Mode::empty())
+            .context("opening the folder of calls")?,
+    );
+    let doorbell = pipe::OpenOptions::new()
+        .read_write(true)
+        .open_receiver(seam.join("calls.pipe"))
+        .context("opening the pipe of calls")?;
     let mut ids = BufReader::new(doorbell).lines();
     let mut running = tokio::task::JoinSet::new();
     loop {
@@ -118,19 +133,55 @@ where
     F: Fn(Call) -> Fut,
     Fut: Future<Output = i32>,
 {
-    ensure!(!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'), "not a name of a call");
-    let mut alive = pipe::Receiver::from_owned_fd(open(folder, &format!("{id}.alive"), OFlags::RDONLY, FileType::Fifo)?)?;
-    let reply = Reply(Arc::new(Mutex::new(pipe::Sender::from_owned_fd(open(folder, &format!("{id}.reply"), OFlags::WRONLY, FileType::Fifo)?)?)));
+    ensure!(
+        !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'),
+        "not a name of a call"
+    );
+    let mut alive = pipe::Receiver::from_owned_fd(open(
+        folder,
+        &format!("{id}.alive"),
+        OFlags::RDONLY,
+        FileType::Fifo,
+    )?)?;
+    let reply = Reply(Arc::new(Mutex::new(pipe::Sender::from_owned_fd(open(
+        folder,
+        &format!("{id}.reply"),
+        OFlags::WRONLY,
+        FileType::Fifo,
+    )?)?)));
     let words = read_words(folder, &format!("{id}.args"))?;
-    let stdin = open(folder, &format!("{id}.stdin"), OFlags::RDONLY, FileType::RegularFile).ok().map(read_text).transpose()?.unwrap_or_default();
+    let stdin = open(
+        folder,
+        &format!("{id}.stdin"),
+        OFlags::RDONLY,
+        FileType::RegularFile,
+    )
+    .ok()
+    .map(read_text)
+    .transpose()?
+    .unwrap_or_default();
     let env = read_words(folder, &format!("{id}.env"))?;
     for suffix in ["alive", "reply", "args", "env", "stdin"] {
         unlinkat(folder, format!("{id}.{suffix}"), AtFlags::empty()).ok();
     }
     let mut words = words.into_iter();
-    let (cwd, program) = (words.next().context("no folder")?, words.next().context("no program")?);
-    let env = env.iter().filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let call = Call { program, args: words.collect(), env, cwd, stdin, reply: reply.clone() };
+    let (cwd, program) = (
+        words.next().context("no folder")?,
+        words.next().context("no program")?,
+    );
+    let env = env
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let call = Call {
+        program,
+        args: words.collect(),
+        env,
+        cwd,
+        stdin,
+        reply: reply.clone(),
+    };
     let mut nothing = [0u8; 1];
     tokio::select! {
         code = handle(call) => reply.exit(code).await,
@@ -140,8 +191,17 @@ where
 }
 
 fn open(folder: &OwnedFd, name: &str, how: OFlags, kind: FileType) -> Result<OwnedFd> {
-    let file = openat(folder, name, how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("opening {name}"))?;
-    ensure!(FileType::from_raw_mode(fstat(&file)?.st_mode) == kind, "{name} is of another kind");
+    let file = openat(
+        folder,
+        name,
+        how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .with_context(|| format!("opening {name}"))?;
+    ensure!(
+        FileType::from_raw_mode(fstat(&file)?.st_mode) == kind,
+        "{name} is of another kind"
+    );
     Ok(file)
 }
 

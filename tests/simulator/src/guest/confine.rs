@@ -29,12 +29,25 @@ pub(super) struct Confined {
 /// Says in words what is missing where this machine can't confine guests.
 pub(super) async fn check() -> Result<()> {
     for tool in TOOLS {
-        let found = Command::new(tool).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        let found = Command::new(tool)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .await;
         if found.is_err() {
-            bail!("guests need the command `{tool}`, which is not there: install the packages util-linux and bash");
+            bail!(
+                "guests need the command `{tool}`, which is not there: install the packages util-linux and bash"
+            );
         }
     }
-    let tried = unshare().args(["--", "true"]).stdin(Stdio::null()).output().await.context("running unshare")?;
+    let tried = unshare()
+        .args(["--", "true"])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .context("running unshare")?;
     if tried.status.success() {
         return Ok(());
     }
@@ -48,7 +61,16 @@ pub(super) async fn check() -> Result<()> {
 
 fn unshare() -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--propagation",
+        "private",
+    ]);
     command
 }
 
@@ -67,33 +89,66 @@ pub(super) async fn start(root: &Path, seam: &Path) -> Result<Confined> {
         .context("starting unshare")?;
     let lifeline = outer.stdin.take();
     let stdout = outer.stdout.take().context("unshare without an output")?;
-    let mut stderr = outer.stderr.take().context("unshare without an error output")?;
+    let mut stderr = outer
+        .stderr
+        .take()
+        .context("unshare without an error output")?;
     let mut said = String::new();
-    let up = tokio::time::timeout(Duration::from_secs(30), BufReader::new(stdout).read_line(&mut said)).await;
+    let up = tokio::time::timeout(
+        Duration::from_secs(30),
+        BufReader::new(stdout).read_line(&mut said),
+    )
+    .await;
     if !matches!(up, Ok(Ok(_))) || said.trim_end() != "up" {
         outer.start_kill().ok();
         let mut complaint = String::new();
-        tokio::time::timeout(Duration::from_secs(2), stderr.read_to_string(&mut complaint)).await.ok();
-        bail!("the guest's namespaces could not be built: {}", complaint.trim());
+        tokio::time::timeout(
+            Duration::from_secs(2),
+            stderr.read_to_string(&mut complaint),
+        )
+        .await
+        .ok();
+        bail!(
+            "the guest's namespaces could not be built: {}",
+            complaint.trim()
+        );
     }
     let outer_pid = outer.id().context("unshare ended at once")?;
-    let init = only_child(outer_pid).and_then(only_child).context("the guest's process 1 was not found in /proc")?;
-    Ok(Confined { init, outer, lifeline })
+    let init = only_child(outer_pid)
+        .and_then(only_child)
+        .context("the guest's process 1 was not found in /proc")?;
+    Ok(Confined {
+        init,
+        outer,
+        lifeline,
+    })
 }
 
 /// The one child of a process, read from /proc.
 pub(super) fn only_child(pid: u32) -> Option<u32> {
     let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok();
-    if let Some(child) = listed.as_deref().and_then(|text| text.split_whitespace().next()) {
+    if let Some(child) = listed
+        .as_deref()
+        .and_then(|text| text.split_whitespace().next())
+    {
         return child.parse().ok();
     }
     // Kernels without CONFIG_PROC_CHILDREN: look for the parent's number in every stat line.
-    std::fs::read_dir("/proc").ok()?.filter_map(Result::ok).find_map(|entry| {
-        let candidate: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
-        (parent == pid).then_some(candidate)
-    })
+    std::fs::read_dir("/proc")
+        .ok()?
+        .filter_map(Result::ok)
+        .find_map(|entry| {
+            let candidate: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            let parent: u32 = stat
+                .rsplit_once(')')?
+                .1
+                .split_whitespace()
+                .nth(1)?
+                .parse()
+                .ok()?;
+            (parent == pid).then_some(candidate)
+        })
 }
 
 impl Confined {
@@ -122,11 +177,25 @@ impl Confined {
 pub(super) fn enter(init: u32) -> Command {
     let mut command = Command::new("nsenter");
     command
-        .args(["--preserve-credentials", "--target", &init.to_string(), "--user", "--mount", "--pid", "--uts", "--ipc", "--net", "--"])
+        .args([
+            "--preserve-credentials",
+            "--target",
+            &init.to_string(),
+            "--user",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--",
+        ])
         .args(["/usr/bin/env", "-i"])
         // For the moment before `env` runs, this is what the guest can see of our environment.
         .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into()))
+        .env(
+            "PATH",
+            std::env::var_os("PATH").unwrap_or_else(|| PATH.into()),
+        )
         .kill_on_drop(true);
     command
 }

@@ -45,10 +45,18 @@ impl Session {
     /// Starts the console's program in the guest whose process 1 is `init`.
     pub(super) fn begin(init: u32, mode: ConsoleMode) -> Result<(Arc<Self>, Client)> {
         let (terminal, child) = spawn(init, mode)?;
-        let terminal: Arc<AsyncFd<OwnedFd>> = Arc::new(AsyncFd::new(terminal).context("watching the terminal")?);
+        let terminal: Arc<AsyncFd<OwnedFd>> =
+            Arc::new(AsyncFd::new(terminal).context("watching the terminal")?);
         let (typed, keys) = mpsc::unbounded_channel();
-        let session = Arc::new(Self { clients: Arc::new(Mutex::new(Some(HashMap::new()))), typed, terminal: terminal.clone(), next: AtomicUsize::new(0) });
-        let first = session.enter().context("the session is over before it began")?;
+        let session = Arc::new(Self {
+            clients: Arc::new(Mutex::new(Some(HashMap::new()))),
+            typed,
+            terminal: terminal.clone(),
+            next: AtomicUsize::new(0),
+        });
+        let first = session
+            .enter()
+            .context("the session is over before it began")?;
         tokio::spawn(write_keys(terminal.clone(), keys));
         let clients = session.clients.clone();
         tokio::spawn(async move {
@@ -72,7 +80,11 @@ impl Session {
         let (sender, output) = mpsc::unbounded_channel();
         sender.send(CLEAR.to_vec()).ok();
         lock(&self.clients).as_mut()?.insert(id, sender);
-        Some(Client { id, session: self.clone(), output })
+        Some(Client {
+            id,
+            session: self.clone(),
+            output,
+        })
     }
 
     fn resize(&self, cols: u16, rows: u16) {
@@ -80,26 +92,42 @@ impl Session {
     }
 }
 
-fn lock(clients: &Clients) -> MutexGuard<'_, Option<HashMap<usize, mpsc::UnboundedSender<Vec<u8>>>>> {
+fn lock(
+    clients: &Clients,
+) -> MutexGuard<'_, Option<HashMap<usize, mpsc::UnboundedSender<Vec<u8>>>>> {
     clients.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn set_size(terminal: &OwnedFd, cols: u16, rows: u16) {
-    let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     rustix::termios::tcsetwinsize(terminal, size).ok();
 }
 
 fn spawn(init: u32, mode: ConsoleMode) -> Result<(OwnedFd, Child)> {
-    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("opening a terminal")?;
+    let master =
+        rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .context("opening a terminal")?;
     rustix::pty::grantpt(&master)?;
     rustix::pty::unlockpt(&master)?;
     let name = rustix::pty::ptsname(&master, Vec::new())?;
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
-    let slave = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).context("opening the terminal's other end")?;
+    let slave = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty())
+        .context("opening the terminal's other end")?;
     set_size(&master, FIRST_SIZE.0, FIRST_SIZE.1);
     rustix::io::ioctl_fionbio(&master, true)?;
     let mut command = confine::enter(init);
-    command.arg(format!("PATH={PATH}")).args(["TERM=linux", "container=lxc", "/usr/bin/setsid", "--ctty", "/bin/bash"]);
+    command.arg(format!("PATH={PATH}")).args([
+        "TERM=linux",
+        "container=lxc",
+        "/usr/bin/setsid",
+        "--ctty",
+        "/bin/bash",
+    ]);
     if mode != ConsoleMode::Shell {
         command.arg("/.seam/login.sh");
     }
@@ -116,7 +144,9 @@ async fn write_keys(terminal: Arc<AsyncFd<OwnedFd>>, mut keys: mpsc::UnboundedRe
     while let Some(bytes) = keys.recv().await {
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let Ok(mut ready) = terminal.writable().await else { return };
+            let Ok(mut ready) = terminal.writable().await else {
+                return;
+            };
             match ready.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), rest)?)) {
                 Ok(Ok(written)) => rest = &rest[written..],
                 Ok(Err(_)) => return,
@@ -234,7 +264,9 @@ pub(super) fn refused(vmid: u32, mode: ConsoleMode) -> ConsoleSession {
              lxc-attach: {vmid}: ../src/lxc/attach.c: lxc_attach: 1470 Connection refused - Failed to get attach context\r\n"
         ),
         ConsoleMode::Tty | ConsoleMode::Console => {
-            format!("lxc-console: {vmid}: ../src/lxc/tools/lxc_console.c: lxc_console_main: 130 {vmid} is not running\r\n")
+            format!(
+                "lxc-console: {vmid}: ../src/lxc/tools/lxc_console.c: lxc_console_main: 130 {vmid} is not running\r\n"
+            )
         }
     };
     let (input, _) = mpsc::channel(1);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
-use super::faults::{Failure, GuestTiming, VllmFailure};
 use super::boot;
+use super::faults::{Failure, GuestTiming, VllmFailure};
 use super::systemd;
 
 /// Reaches into all guests of a simulator. Cheap to clone.
@@ -37,7 +37,10 @@ impl GuestControl {
 
     /// How long a model takes to load, for servers started from now on.
     pub fn set_load_time(&self, model_load: Duration) {
-        self.set_timing(GuestTiming { model_load, ..self.timing() });
+        self.set_timing(GuestTiming {
+            model_load,
+            ..self.timing()
+        });
     }
 
     /// Makes a stand-in command fail, in one guest or in all.
@@ -57,7 +60,9 @@ impl GuestControl {
 
     /// Kills the engines behind a guest's vLLM servers, as a crash of a GPU worker does; how many there were.
     pub fn kill_engine(&self, vmid: u32) -> usize {
-        self.shared.guest(vmid).map_or(0, |guest| guest.engines.kill())
+        self.shared
+            .guest(vmid)
+            .map_or(0, |guest| guest.engines.kill())
     }
 
     /// Cuts each console connection once it has carried so many bytes, in both directions together.
@@ -73,7 +78,11 @@ impl GuestControl {
     /// The host has another driver: what a host upgrade does to containers that run. Empty: none is loaded.
     pub fn set_driver_version(&self, version: &str) {
         let host = {
-            let mut host = self.shared.host.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut host = self
+                .shared
+                .host
+                .write()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             version.clone_into(&mut host.driver_version);
             host.clone()
         };
@@ -86,13 +95,23 @@ impl GuestControl {
 
     /// The guest shuts itself down, as by `poweroff` typed inside. False where it doesn't run.
     pub fn power_off(&self, vmid: u32) -> bool {
-        self.shared.guest(vmid).is_some_and(|guest| systemd::power_off(&guest, false) == 0)
+        self.shared
+            .guest(vmid)
+            .is_some_and(|guest| systemd::power_off(&guest, false) == 0)
     }
 
     /// What a unit has printed, line by line.
     pub fn journal(&self, vmid: u32, unit: &str) -> Vec<String> {
-        let Some(guest) = self.shared.guest(vmid) else { return Vec::new() };
-        guest.units.journal.of(Some(&systemd::full_name(unit))).into_iter().map(|line| line.text).collect()
+        let Some(guest) = self.shared.guest(vmid) else {
+            return Vec::new();
+        };
+        guest
+            .units
+            .journal
+            .of(Some(&systemd::full_name(unit)))
+            .into_iter()
+            .map(|line| line.text)
+            .collect()
     }
 
     /// A file inside a running guest.

@@ -77,7 +77,10 @@ pub(super) struct Faults(Mutex<Switches>);
 
 impl Faults {
     pub(super) fn new(timing: GuestTiming) -> Self {
-        Self(Mutex::new(Switches { timing, ..Switches::default() }))
+        Self(Mutex::new(Switches {
+            timing,
+            ..Switches::default()
+        }))
     }
 
     fn switches(&self) -> MutexGuard<'_, Switches> {

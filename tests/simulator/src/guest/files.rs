@@ -10,7 +10,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags, mkdirat, openat2, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, RawDir, ResolveFlags, mkdirat, openat2, symlinkat, unlinkat,
+};
 
 /// More than any file a stand-in has to look at.
 const LIMIT: u64 = 4 << 20;
@@ -23,14 +25,29 @@ impl Files {
     /// Opens the root of the guest whose process 1 is `init`.
     pub(super) fn of(init: u32) -> Result<Self> {
         let path = format!("/proc/{init}/root");
-        let root = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("opening {path}"))?;
+        let root = rustix::fs::open(
+            &path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .with_context(|| format!("opening {path}"))?;
         Ok(Self(Arc::new(root)))
     }
 
     fn open(&self, path: &str, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
         // A guest's pipe must not make us wait; and the kernel refuses flags that mean nothing to O_PATH.
-        let patience = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK };
-        openat2(&*self.0, path, flags | OFlags::CLOEXEC | patience, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        let patience = if flags.contains(OFlags::PATH) {
+            OFlags::empty()
+        } else {
+            OFlags::NONBLOCK
+        };
+        openat2(
+            &*self.0,
+            path,
+            flags | OFlags::CLOEXEC | patience,
+            mode,
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
     }
 
     pub(super) fn exists(&self, path: &str) -> bool {
@@ -49,7 +66,9 @@ impl Files {
 
     /// The names in a folder, sorted; none where it isn't there.
     pub(super) fn list(&self, path: &str) -> Vec<String> {
-        let Ok(folder) = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) else { return Vec::new() };
+        let Ok(folder) = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) else {
+            return Vec::new();
+        };
         let mut names = Vec::new();
         let mut buffer = Vec::with_capacity(8192);
         let mut entries = RawDir::new(folder, buffer.spare_capacity_mut());
@@ -68,7 +87,11 @@ impl Files {
         let mut so_far = PathBuf::from("/");
         for part in Path::new(path).components() {
             if let Component::Normal(name) = part {
-                let parent = self.open(&so_far.to_string_lossy(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+                let parent = self.open(
+                    &so_far.to_string_lossy(),
+                    OFlags::PATH | OFlags::DIRECTORY,
+                    Mode::empty(),
+                )?;
                 match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
                     Ok(()) | Err(rustix::io::Errno::EXIST) => so_far.push(name),
                     Err(error) => return Err(error).with_context(|| format!("mkdir {path}")),
@@ -90,23 +113,41 @@ impl Files {
         if let Some((folder, _)) = path.rsplit_once('/') {
             self.make_folder(folder)?;
         }
-        let file = self.open(path, OFlags::WRONLY | OFlags::CREATE | how, Mode::from_raw_mode(mode)).with_context(|| format!("writing {path}"))?;
+        let file = self
+            .open(
+                path,
+                OFlags::WRONLY | OFlags::CREATE | how,
+                Mode::from_raw_mode(mode),
+            )
+            .with_context(|| format!("writing {path}"))?;
         Ok(File::from(file).write_all(text.as_bytes())?)
     }
 
     /// Makes or replaces a link.
     pub(super) fn link(&self, path: &str, target: &str) -> Result<()> {
-        let (folder, name) = path.rsplit_once('/').context("a link needs an absolute path")?;
+        let (folder, name) = path
+            .rsplit_once('/')
+            .context("a link needs an absolute path")?;
         self.make_folder(folder)?;
-        let folder = self.open(if folder.is_empty() { "/" } else { folder }, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+        let folder = self.open(
+            if folder.is_empty() { "/" } else { folder },
+            OFlags::PATH | OFlags::DIRECTORY,
+            Mode::empty(),
+        )?;
         unlinkat(&folder, name, AtFlags::empty()).ok();
         symlinkat(target, &folder, name).with_context(|| format!("linking {path}"))
     }
 
     /// Removes a file or link; true when there was one.
     pub(super) fn remove(&self, path: &str) -> bool {
-        let Some((folder, name)) = path.rsplit_once('/') else { return false };
-        self.open(if folder.is_empty() { "/" } else { folder }, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-            .is_ok_and(|folder| unlinkat(&folder, name, AtFlags::empty()).is_ok())
+        let Some((folder, name)) = path.rsplit_once('/') else {
+            return false;
+        };
+        self.open(
+            if folder.is_empty() { "/" } else { folder },
+            OFlags::PATH | OFlags::DIRECTORY,
+            Mode::empty(),
+        )
+        .is_ok_and(|folder| unlinkat(&folder, name, AtFlags::empty()).is_ok())
     }
 }

@@ -82,7 +82,10 @@ impl Shared {
     }
 
     fn host(&self) -> HostFacts {
-        self.host.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.host
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The folder that a guest and the simulator share.
@@ -92,21 +95,40 @@ impl Shared {
 
     /// Connects to an address in the guests' network.
     fn dial(&self, host: &str, port: u16) -> Result<DuplexStream, Unreached> {
-        let guest = self.guests().values().find(|guest| guest.answers_to(host)).cloned().ok_or(Unreached::NoHost)?;
+        let guest = self
+            .guests()
+            .values()
+            .find(|guest| guest.answers_to(host))
+            .cloned()
+            .ok_or(Unreached::NoHost)?;
         guest.ports.connect(port)
     }
 
     /// The certificate of the TLS server at an address, as seen from a guest.
     fn certificate(&self, host: &str, port: u16, from: &Guest) -> Option<CertificateDer<'static>> {
         let own = host == "localhost" || host == "127.0.0.1" || from.answers_to(host);
-        let other = if own { None } else { self.guests().values().find(|guest| guest.answers_to(host)).cloned() };
-        let certificates = other.as_deref().unwrap_or(from).certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = if own {
+            None
+        } else {
+            self.guests()
+                .values()
+                .find(|guest| guest.answers_to(host))
+                .cloned()
+        };
+        let certificates = other
+            .as_deref()
+            .unwrap_or(from)
+            .certificates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         certificates.get(&port).cloned()
     }
 
     /// Takes a guest down; true when it ran.
     async fn take_down(&self, vmid: u32) -> bool {
-        let Some(guest) = self.guests().remove(&vmid) else { return false };
+        let Some(guest) = self.guests().remove(&vmid) else {
+            return false;
+        };
         guest.end().await;
         self.sessions.lock().await.remove(&vmid);
         true
@@ -119,9 +141,16 @@ impl Shared {
 
 impl World {
     /// Checks that guests can be confined here, and opens their network.
-    pub(crate) async fn start(settings: GuestSettings, host: HostFacts, events: mpsc::UnboundedSender<GuestEvent>) -> Result<(Arc<dyn Guests>, GuestControl)> {
+    pub(crate) async fn start(
+        settings: GuestSettings,
+        host: HostFacts,
+        events: mpsc::UnboundedSender<GuestEvent>,
+    ) -> Result<(Arc<dyn Guests>, GuestControl)> {
         confine::check().await?;
-        let folder = tempfile::Builder::new().prefix("proxmox-simulator-").tempdir().context("making a folder for guests")?;
+        let folder = tempfile::Builder::new()
+            .prefix("proxmox-simulator-")
+            .tempdir()
+            .context("making a folder for guests")?;
         let roots = Roots::new(folder.path().join("roots"))?;
         let shared = Arc::new(Shared {
             folder,
@@ -132,9 +161,20 @@ impl World {
             events,
         });
         let dialled = Arc::downgrade(&shared);
-        let (proxy, proxy_task) = proxy::start(Arc::new(move |host, port| dialled.upgrade().ok_or(Unreached::NoHost)?.dial(host, port))).await?;
+        let (proxy, proxy_task) = proxy::start(Arc::new(move |host, port| {
+            dialled.upgrade().ok_or(Unreached::NoHost)?.dial(host, port)
+        }))
+        .await?;
         let control = GuestControl::new(shared.clone());
-        Ok((Arc::new(Self { shared, roots, proxy, proxy_task }), control))
+        Ok((
+            Arc::new(Self {
+                shared,
+                roots,
+                proxy,
+                proxy_task,
+            }),
+            control,
+        ))
     }
 
     async fn boot_guest(&self, vmid: u32, spec: BootSpec) -> Result<u32> {
@@ -151,7 +191,9 @@ impl World {
         let client = if let Some(client) = sessions.get(&vmid).and_then(Session::join) {
             client
         } else {
-            let Some(guest) = self.shared.guest(vmid) else { return Ok(console::refused(vmid, mode)) };
+            let Some(guest) = self.shared.guest(vmid) else {
+                return Ok(console::refused(vmid, mode));
+            };
             let (session, client) = Session::begin(guest.init, mode)?;
             sessions.insert(vmid, session);
             client
@@ -171,7 +213,12 @@ impl Guests for World {
         Box::pin(async move { self.roots.create(&volume, &os_template).await })
     }
 
-    fn clone_root(&self, source: String, snapshot: Option<String>, target: String) -> BoxFuture<'_, Result<()>> {
+    fn clone_root(
+        &self,
+        source: String,
+        snapshot: Option<String>,
+        target: String,
+    ) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let from = snapshot.map_or_else(|| source.clone(), |name| format!("{source}@{name}"));
             self.roots.copy(&from, &target).await
@@ -204,8 +251,13 @@ impl Guests for World {
 
     fn shutdown(&self, vmid: u32, timeout: Duration) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async move {
-            let Some(guest) = self.shared.guest(vmid) else { return Ok(true) };
-            if tokio::time::timeout(timeout, guest.stop_units()).await.is_err() {
+            let Some(guest) = self.shared.guest(vmid) else {
+                return Ok(true);
+            };
+            if tokio::time::timeout(timeout, guest.stop_units())
+                .await
+                .is_err()
+            {
                 return Ok(false);
             }
             self.shared.take_down(vmid).await;
@@ -221,7 +273,10 @@ impl Guests for World {
     }
 
     fn addresses(&self, vmid: u32) -> Vec<GuestInterface> {
-        self.shared.guest(vmid).map(|guest| guest.interfaces.clone()).unwrap_or_default()
+        self.shared
+            .guest(vmid)
+            .map(|guest| guest.interfaces.clone())
+            .unwrap_or_default()
     }
 
     fn attach(&self, vmid: u32, mode: ConsoleMode) -> BoxFuture<'_, Result<ConsoleSession>> {

@@ -45,7 +45,10 @@ impl Ports {
             return None;
         }
         open.insert(port, service);
-        Some(Listening { ports: self.clone(), port })
+        Some(Listening {
+            ports: self.clone(),
+            port,
+        })
     }
 
     pub(super) fn connect(&self, port: u16) -> Result<DuplexStream, Unreached> {
@@ -69,7 +72,13 @@ pub(super) fn interfaces(vmid: u32, nets: &[NetSpec]) -> Vec<GuestInterface> {
         Some("dhcp") => Some(format!("10.0.0.{}/24", 200 + vmid % 50)),
         Some(fixed) => Some(fixed.to_owned()),
     };
-    nets.iter().map(|net| GuestInterface { name: net.name.clone(), hwaddr: net.hwaddr.clone(), cidr: cidr(net) }).collect()
+    nets.iter()
+        .map(|net| GuestInterface {
+            name: net.name.clone(),
+            hwaddr: net.hwaddr.clone(),
+            cidr: cidr(net),
+        })
+        .collect()
 }
 
 /// The address in a CIDR.

@@ -16,7 +16,9 @@ pub(super) type Dial = Arc<dyn Fn(&str, u16) -> Result<DuplexStream, Unreached> 
 
 /// Binds the proxy and serves it until the returned task is aborted.
 pub(super) async fn start(dial: Dial) -> Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("binding the guests' proxy")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .context("binding the guests' proxy")?;
     let address = listener.local_addr()?;
     let task = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
@@ -42,7 +44,11 @@ async fn serve(client: TcpStream, dial: &Dial) -> Result<()> {
     client.set_nodelay(true)?;
     let mut first = [0u8; 1];
     ensure!(client.peek(&mut first).await? == 1, "closed at once");
-    if first[0] == 5 { socks(client, dial).await } else { http(client, dial).await }
+    if first[0] == 5 {
+        socks(client, dial).await
+    } else {
+        http(client, dial).await
+    }
 }
 
 async fn socks(mut client: TcpStream, dial: &Dial) -> Result<()> {
@@ -97,8 +103,16 @@ async fn http(mut client: TcpStream, dial: &Dial) -> Result<()> {
     }
     let text = String::from_utf8_lossy(&head).into_owned();
     let mut words = text.split_whitespace();
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let authority = target.strip_prefix("http://").unwrap_or(target).split('/').next().unwrap_or_default();
+    let (method, target) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
+    let authority = target
+        .strip_prefix("http://")
+        .unwrap_or(target)
+        .split('/')
+        .next()
+        .unwrap_or_default();
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().context("the port is no number")?),
         None => (authority, 80),
@@ -106,15 +120,24 @@ async fn http(mut client: TcpStream, dial: &Dial) -> Result<()> {
     let mut guest = match dial(host, port) {
         Ok(guest) => guest,
         Err(reason) => {
-            let said = if reason == Unreached::NoHost { "no route to host" } else { "connection refused" };
+            let said = if reason == Unreached::NoHost {
+                "no route to host"
+            } else {
+                "connection refused"
+            };
             let body = format!("{host}:{port}: {said}\n");
-            let answer = format!("HTTP/1.1 502 Bad Gateway\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+            let answer = format!(
+                "HTTP/1.1 502 Bad Gateway\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
             client.write_all(answer.as_bytes()).await?;
             return Ok(());
         }
     };
     if method == "CONNECT" {
-        client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
+        client
+            .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            .await?;
     } else {
         // Servers take the absolute form as it is (RFC 9112, 3.2.2).
         guest.write_all(&head).await?;

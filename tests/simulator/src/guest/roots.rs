@@ -28,7 +28,16 @@ impl Roots {
 
     /// The folder of a volume, or of `volume@snapshot`.
     pub(super) fn path(&self, volume: &str) -> PathBuf {
-        let name: String = volume.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.@".contains(c) { c } else { '+' }).collect();
+        let name: String = volume
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || "-_.@".contains(c) {
+                    c
+                } else {
+                    '+'
+                }
+            })
+            .collect();
         self.folder.join(format!("v-{name}"))
     }
 
@@ -43,9 +52,17 @@ impl Roots {
         if !from.is_dir() {
             bail!("there is no guest root {}", from.display());
         }
-        let done = Command::new("cp").args(["-a", "--reflink=auto", "--"]).args([&from, &to]).output().await.context("running cp")?;
+        let done = Command::new("cp")
+            .args(["-a", "--reflink=auto", "--"])
+            .args([&from, &to])
+            .output()
+            .await
+            .context("running cp")?;
         if !done.status.success() {
-            bail!("copying a guest root failed: {}", String::from_utf8_lossy(&done.stderr).trim());
+            bail!(
+                "copying a guest root failed: {}",
+                String::from_utf8_lossy(&done.stderr).trim()
+            );
         }
         Ok(())
     }
@@ -60,9 +77,13 @@ impl Roots {
 
     /// Renames a volume with its snapshots.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
-        std::fs::rename(self.path(from), self.path(to)).with_context(|| format!("renaming the guest root {from}"))?;
+        std::fs::rename(self.path(from), self.path(to))
+            .with_context(|| format!("renaming the guest root {from}"))?;
         for snapshot in self.snapshots(from)? {
-            std::fs::rename(self.path(&format!("{from}@{snapshot}")), self.path(&format!("{to}@{snapshot}")))?;
+            std::fs::rename(
+                self.path(&format!("{from}@{snapshot}")),
+                self.path(&format!("{to}@{snapshot}")),
+            )?;
         }
         Ok(())
     }
@@ -75,7 +96,8 @@ impl Roots {
         }
         tokio::task::spawn_blocking(move || {
             for path in doomed.iter().filter(|path| path.exists()) {
-                std::fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))?;
+                std::fs::remove_dir_all(path)
+                    .with_context(|| format!("removing {}", path.display()))?;
             }
             Ok(())
         })
@@ -85,16 +107,29 @@ impl Roots {
     /// Puts a volume back to one of its snapshots.
     pub(super) async fn roll_back(&self, volume: &str, snapshot: &str) -> Result<()> {
         let (live, doomed) = (self.path(volume), self.path(&format!("{volume}.replaced")));
-        std::fs::rename(&live, &doomed).with_context(|| format!("putting the guest root {volume} aside"))?;
+        std::fs::rename(&live, &doomed)
+            .with_context(|| format!("putting the guest root {volume} aside"))?;
         self.copy(&format!("{volume}@{snapshot}"), volume).await?;
         Ok(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(doomed)).await??)
     }
 
     fn snapshots(&self, volume: &str) -> Result<Vec<String>> {
         let path = self.path(&format!("{volume}@"));
-        let prefix = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let prefix = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let names = std::fs::read_dir(&self.folder)?.filter_map(Result::ok);
-        Ok(names.filter_map(|entry| entry.file_name().to_string_lossy().strip_prefix(&prefix).map(str::to_owned)).collect())
+        Ok(names
+            .filter_map(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .strip_prefix(&prefix)
+                    .map(str::to_owned)
+            })
+            .collect())
     }
 }
 
@@ -106,7 +141,10 @@ fn furnish(root: &Path, os: Os) -> Result<()> {
     for private in ["root", "etc/ssl/private"] {
         std::fs::set_permissions(root.join(private), std::fs::Permissions::from_mode(0o700))?;
     }
-    std::fs::set_permissions(root.join("var/tmp"), std::fs::Permissions::from_mode(0o1777))?;
+    std::fs::set_permissions(
+        root.join("var/tmp"),
+        std::fs::Permissions::from_mode(0o1777),
+    )?;
     for (link, target) in [("bin", "usr/bin"), ("sbin", "usr/sbin")] {
         symlink(target, root.join(link))?;
     }
@@ -118,9 +156,18 @@ fn furnish(root: &Path, os: Os) -> Result<()> {
             std::fs::create_dir(root.join(name))?;
         }
     }
-    for folder in ["share/terminfo", "share/zoneinfo", "share/i18n", "share/locale", "share/awk"] {
+    for folder in [
+        "share/terminfo",
+        "share/zoneinfo",
+        "share/i18n",
+        "share/locale",
+        "share/awk",
+    ] {
         if Path::new("/usr").join(folder).is_dir() {
-            symlink(Path::new("/.host/usr").join(folder), root.join("usr").join(folder))?;
+            symlink(
+                Path::new("/.host/usr").join(folder),
+                root.join("usr").join(folder),
+            )?;
         }
     }
     for name in os::HOST_TOOLS {
@@ -145,16 +192,30 @@ fn furnish(root: &Path, os: Os) -> Result<()> {
 /// Links a program of the machine into the root, where the machine has it.
 fn link_host_tool(root: &Path, name: &str) -> Result<()> {
     for folder in ["/usr/bin", "/usr/sbin", "/bin", "/sbin"] {
-        let Ok(program) = Path::new(folder).join(name).canonicalize() else { continue };
-        let target = if let Ok(below_usr) = program.strip_prefix("/usr") { Path::new("/.host/usr").join(below_usr) } else { program };
-        let place = if folder.ends_with("sbin") { "usr/sbin" } else { "usr/bin" };
+        let Ok(program) = Path::new(folder).join(name).canonicalize() else {
+            continue;
+        };
+        let target = if let Ok(below_usr) = program.strip_prefix("/usr") {
+            Path::new("/.host/usr").join(below_usr)
+        } else {
+            program
+        };
+        let place = if folder.ends_with("sbin") {
+            "usr/sbin"
+        } else {
+            "usr/bin"
+        };
         return Ok(symlink(target, root.join(place).join(name))?);
     }
     Ok(())
 }
 
 fn place_stand_in(root: &Path, name: &str) -> Result<()> {
-    let place = if os::is_administrative(name) { "usr/sbin" } else { "usr/bin" };
+    let place = if os::is_administrative(name) {
+        "usr/sbin"
+    } else {
+        "usr/bin"
+    };
     let path = root.join(place).join(name);
     std::fs::remove_file(&path).ok();
     Ok(symlink(STAND_IN, path)?)

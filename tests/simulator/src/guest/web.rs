@@ -18,8 +18,11 @@ use tokio_util::sync::CancellationToken;
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Serves one connection until the client leaves or `until` is cancelled, which drops it as the end of a process does.
-pub(super) fn serve<F, Fut>(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, until: CancellationToken, handle: F)
-where
+pub(super) fn serve<F, Fut>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    until: CancellationToken,
+    handle: F,
+) where
     F: Fn(Request<Incoming>) -> Fut + Send + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
@@ -28,7 +31,8 @@ where
             let answer = handle(request);
             async move { Ok::<_, Infallible>(answer.await) }
         });
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             _ = connection => {}
             () = until.cancelled() => {}
@@ -45,15 +49,24 @@ pub(super) struct SelfSigned {
 impl SelfSigned {
     /// Always has `localhost` among its names.
     pub(super) fn new(names: &[&str]) -> Result<Self> {
-        let names: Vec<String> = std::iter::once("localhost").chain(names.iter().copied()).map(str::to_owned).collect();
+        let names: Vec<String> = std::iter::once("localhost")
+            .chain(names.iter().copied())
+            .map(str::to_owned)
+            .collect();
         let made = rcgen::generate_simple_self_signed(names).context("making a certificate")?;
         let certificate = made.cert.der().clone();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|error| anyhow::anyhow!("the key: {error}"))?;
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)?;
-        Ok(Self { certificate, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())
+            .map_err(|error| anyhow::anyhow!("the key: {error}"))?;
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)?;
+        Ok(Self {
+            certificate,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+        })
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -73,19 +86,29 @@ pub(super) async fn request(
     certificate: Option<CertificateDer<'static>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Fetched> {
-    let Some(certificate) = certificate else { return exchange(stream, request).await };
+    let Some(certificate) = certificate else {
+        return exchange(stream, request).await;
+    };
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate)?;
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, stream).await?;
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()?
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("localhost")?, stream)
+        .await?;
     exchange(stream, request).await
 }
 
-async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, request: Request<Full<Bytes>>) -> Result<Fetched> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Fetched> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let answer = sender.send_request(request).await?;
     let status = answer.status().as_u16();
@@ -94,5 +117,8 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
     if body.len() > 16 << 20 {
         bail!("the answer is too long");
     }
-    Ok(Fetched { status, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(Fetched {
+        status,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
 }

@@ -56,7 +56,11 @@ impl Daemon {
 }
 
 fn read(guest: &Guest) -> State {
-    guest.files.read(STATE).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    guest
+        .files
+        .read(STATE)
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
 }
 
 fn write(guest: &Guest, state: &State) {
@@ -68,7 +72,13 @@ fn write(guest: &Guest, state: &State) {
 
 /// `dockerd`: runs until it is stopped.
 pub(super) async fn daemon(guest: &Arc<Guest>, call: &Call) -> i32 {
-    if !guest.spec.features.split(',').any(|feature| feature == "nesting=1") && guest.spec.unprivileged {
+    if !guest
+        .spec
+        .features
+        .split(',')
+        .any(|feature| feature == "nesting=1")
+        && guest.spec.unprivileged
+    {
         call.reply.err("failed to start daemon: Devices cgroup isn't mounted\nfailed to create NAT chain DOCKER: iptables failed: permission denied (you must be root)\n").await;
         return 1;
     }
@@ -79,18 +89,25 @@ pub(super) async fn daemon(guest: &Arc<Guest>, call: &Call) -> i32 {
         return 1;
     }
     if !guest.files.exists(ENGINE_ID) {
-        guest.files.write(ENGINE_ID, &hex::encode(rand::random::<[u8; 16]>()), 0o600).ok();
+        guest
+            .files
+            .write(ENGINE_ID, &hex::encode(rand::random::<[u8; 16]>()), 0o600)
+            .ok();
     }
     let _up = Up::new(guest.clone());
     let mut state = read(guest);
     for container in &mut state.containers {
-        container.running = container.running && matches!(container.restart.as_str(), "always" | "unless-stopped") || container.restart == "always";
+        container.running = container.running
+            && matches!(container.restart.as_str(), "always" | "unless-stopped")
+            || container.restart == "always";
         if container.running {
             serve(guest, container).await;
         }
     }
     write(guest, &state);
-    call.reply.err("level=info msg=\"API listen on /run/docker.sock\"\n").await;
+    call.reply
+        .err("level=info msg=\"API listen on /run/docker.sock\"\n")
+        .await;
     std::future::pending().await
 }
 
@@ -115,15 +132,25 @@ async fn serve(guest: &Arc<Guest>, container: &Container) {
     if !container.image.contains("portainer/portainer-") {
         return;
     }
-    let Some((outside, _)) = container.ports.iter().find(|(_, inside)| *inside == 9443) else { return };
+    let Some((outside, _)) = container.ports.iter().find(|(_, inside)| *inside == 9443) else {
+        return;
+    };
     match Portainer::start(guest, *outside, &container.image).await {
-        Ok(server) => guest.docker.running().servers.push((container.id.clone(), server)),
+        Ok(server) => guest
+            .docker
+            .running()
+            .servers
+            .push((container.id.clone(), server)),
         Err(error) => tracing::warn!("guest {}: {error:#}", guest.vmid),
     }
 }
 
 fn silence(guest: &Guest, id: &str) {
-    guest.docker.running().servers.retain(|(container, _)| container != id);
+    guest
+        .docker
+        .running()
+        .servers
+        .retain(|(container, _)| container != id);
 }
 
 /// `docker`.
@@ -132,7 +159,9 @@ pub(super) async fn client(guest: &Arc<Guest>, call: &Call) -> i32 {
     let verb = args.first().copied().unwrap_or_default();
     match verb {
         "--version" | "-v" => {
-            call.reply.out(&format!("Docker version {VERSION}, build 890dcca\n")).await;
+            call.reply
+                .out(&format!("Docker version {VERSION}, build 890dcca\n"))
+                .await;
             return 0;
         }
         "compose" if super::packages::Installed::read(guest).has("docker-compose-plugin") => {
@@ -140,7 +169,9 @@ pub(super) async fn client(guest: &Arc<Guest>, call: &Call) -> i32 {
                 call.reply.out("Docker Compose version v2.40.3\n").await;
                 return 0;
             }
-            call.reply.err("docker compose: only `version` is played here\n").await;
+            call.reply
+                .err("docker compose: only `version` is played here\n")
+                .await;
             return 1;
         }
         _ => {}
@@ -185,13 +216,20 @@ pub(super) async fn client(guest: &Arc<Guest>, call: &Call) -> i32 {
 
 async fn info(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
     let state = read(guest);
-    let config: Value = guest.files.read(nvidia::RUNTIME).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let config: Value = guest
+        .files
+        .read(nvidia::RUNTIME)
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
     let mut runtimes = json!({"runc": {"path": "runc"}});
     if let (Some(all), Some(more)) = (runtimes.as_object_mut(), config["runtimes"].as_object()) {
         all.extend(more.clone());
     }
     let id = guest.files.read(ENGINE_ID).unwrap_or_default();
-    let names: Vec<_> = runtimes.as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default();
+    let names: Vec<_> = runtimes
+        .as_object()
+        .map(|all| all.keys().cloned().collect())
+        .unwrap_or_default();
     let facts = json!({"ID": id, "Driver": "overlay2", "ServerVersion": VERSION, "Containers": state.containers.len(), "Images": state.images.len(),
         "Runtimes": runtimes, "DefaultRuntime": config["default-runtime"].as_str().unwrap_or("runc"), "CgroupVersion": "2", "CgroupDriver": "systemd", "DockerRootDir": "/var/lib/docker"});
     let text = format!(
@@ -210,7 +248,11 @@ async fn show(call: &Call, args: &[&str], value: &Value, text: &str) -> i32 {
         Some(format) => match render(&format, value) {
             Some(line) => call.reply.out(&format!("{line}\n")).await,
             None => {
-                call.reply.err(&format!("template parsing error: template: {format}: not played here\n")).await;
+                call.reply
+                    .err(&format!(
+                        "template parsing error: template: {format}: not played here\n"
+                    ))
+                    .await;
                 return 64;
             }
         },
@@ -236,8 +278,14 @@ fn render(format: &str, value: &Value) -> Option<String> {
         let (inner, after) = after.split_once("}}")?;
         out.push_str(before);
         let inner = inner.trim();
-        let (as_json, path) = inner.strip_prefix("json").map_or((false, inner), |path| (true, path.trim()));
-        let found = path.strip_prefix('.')?.split('.').filter(|part| !part.is_empty()).try_fold(value, |value, part| value.get(part))?;
+        let (as_json, path) = inner
+            .strip_prefix("json")
+            .map_or((false, inner), |path| (true, path.trim()));
+        let found = path
+            .strip_prefix('.')?
+            .split('.')
+            .filter(|part| !part.is_empty())
+            .try_fold(value, |value, part| value.get(part))?;
         match found {
             Value::String(text) if !as_json => out.push_str(text),
             other => out.push_str(&other.to_string()),
@@ -249,7 +297,15 @@ fn render(format: &str, value: &Value) -> Option<String> {
 
 async fn fetch(guest: &Guest, call: &Call, image: &str) -> bool {
     let mut state = read(guest);
-    let tagged = if image.rsplit('/').next().is_some_and(|last| last.contains(':')) { image.to_owned() } else { format!("{image}:latest") };
+    let tagged = if image
+        .rsplit('/')
+        .next()
+        .is_some_and(|last| last.contains(':'))
+    {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    };
     if state.images.contains(&tagged) {
         return true;
     }
@@ -268,16 +324,26 @@ async fn fetch(guest: &Guest, call: &Call, image: &str) -> bool {
 }
 
 async fn pull(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
-    let Some(image) = args.iter().find(|arg| !arg.starts_with('-')) else { return 1 };
+    let Some(image) = args.iter().find(|arg| !arg.starts_with('-')) else {
+        return 1;
+    };
     if !fetch(guest, call, image).await {
         return 1;
     }
-    call.reply.out(&format!("Status: Downloaded newer image for {image}\n{image}\n")).await;
+    call.reply
+        .out(&format!(
+            "Status: Downloaded newer image for {image}\n{image}\n"
+        ))
+        .await;
     0
 }
 
 async fn run(guest: &Arc<Guest>, call: &Call, args: &[&str]) -> i32 {
-    let mut container = Container { id: hex::encode(rand::random::<[u8; 32]>()), restart: "no".to_owned(), ..Container::default() };
+    let mut container = Container {
+        id: hex::encode(rand::random::<[u8; 32]>()),
+        restart: "no".to_owned(),
+        ..Container::default()
+    };
     let (mut detached, mut remove, mut gpus) = (false, false, false);
     let mut words = args.iter();
     while let Some(word) = words.next() {
@@ -286,8 +352,15 @@ async fn run(guest: &Arc<Guest>, call: &Call, args: &[&str]) -> i32 {
             container.command = words.by_ref().map(|word| (*word).to_owned()).collect();
             break;
         }
-        let (name, attached) = word.split_once('=').map_or((*word, None), |(name, value)| (name, Some(value)));
-        let mut value = || attached.or_else(|| words.next().copied()).unwrap_or_default().to_owned();
+        let (name, attached) = word
+            .split_once('=')
+            .map_or((*word, None), |(name, value)| (name, Some(value)));
+        let mut value = || {
+            attached
+                .or_else(|| words.next().copied())
+                .unwrap_or_default()
+                .to_owned()
+        };
         match name {
             "-d" | "--detach" => detached = true,
             "--rm" => remove = true,
@@ -296,9 +369,16 @@ async fn run(guest: &Arc<Guest>, call: &Call, args: &[&str]) -> i32 {
             "--restart" => container.restart = value(),
             "-p" | "--publish" => {
                 let spec = value();
-                let mut numbers = spec.split('/').next().unwrap_or_default().rsplit(':').filter_map(|number| number.parse().ok());
+                let mut numbers = spec
+                    .split('/')
+                    .next()
+                    .unwrap_or_default()
+                    .rsplit(':')
+                    .filter_map(|number| number.parse().ok());
                 if let Some(inside) = numbers.next() {
-                    container.ports.push((numbers.next().unwrap_or(inside), inside));
+                    container
+                        .ports
+                        .push((numbers.next().unwrap_or(inside), inside));
                 }
             }
             "--gpus" => {
@@ -306,8 +386,10 @@ async fn run(guest: &Arc<Guest>, call: &Call, args: &[&str]) -> i32 {
                 drop(value());
             }
             "--runtime" => gpus |= value() == "nvidia",
-            "-v" | "--volume" | "-e" | "--env" | "--network" | "--net" | "--mount" | "-h" | "--hostname" | "-u" | "--user" | "-w" | "--workdir" | "--entrypoint" | "--ipc" | "--shm-size" | "-m" | "--memory" | "--label" | "-l"
-            | "--pull" | "--log-driver" | "--log-opt" | "--security-opt" | "--cap-add" | "--ulimit" => drop(value()),
+            "-v" | "--volume" | "-e" | "--env" | "--network" | "--net" | "--mount" | "-h"
+            | "--hostname" | "-u" | "--user" | "-w" | "--workdir" | "--entrypoint" | "--ipc"
+            | "--shm-size" | "-m" | "--memory" | "--label" | "-l" | "--pull" | "--log-driver"
+            | "--log-opt" | "--security-opt" | "--cap-add" | "--ulimit" => drop(value()),
             other => {
                 call.reply.err(&format!("unknown flag: {other}\n\nUsage:  docker run [OPTIONS] IMAGE [COMMAND] [ARG...]\n")).await;
                 return 125;
@@ -315,13 +397,18 @@ async fn run(guest: &Arc<Guest>, call: &Call, args: &[&str]) -> i32 {
         }
     }
     if container.image.is_empty() {
-        call.reply.err("docker: 'docker run' requires at least 1 argument\n").await;
+        call.reply
+            .err("docker: 'docker run' requires at least 1 argument\n")
+            .await;
         return 1;
     }
     if container.name.is_empty() {
         container.name = format!("quiet_{}", &container.id[..6]);
     }
-    let taken = read(guest).containers.into_iter().find(|known| known.name == container.name);
+    let taken = read(guest)
+        .containers
+        .into_iter()
+        .find(|known| known.name == container.name);
     if let Some(taken) = taken {
         call.reply.err(&format!("docker: Error response from daemon: Conflict. The container name \"/{}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.\n", container.name, taken.id)).await;
         return 125;
@@ -354,12 +441,18 @@ async fn run(guest: &Arc<Guest>, call: &Call, args: &[&str]) -> i32 {
 }
 
 fn gpu_refusal(guest: &Guest) -> Option<String> {
-    let configured = guest.files.read(nvidia::RUNTIME).is_some_and(|text| text.contains("nvidia"));
+    let configured = guest
+        .files
+        .read(nvidia::RUNTIME)
+        .is_some_and(|text| text.contains("nvidia"));
     if !configured {
         return Some("docker: Error response from daemon: could not select device driver \"\" with capabilities: [[gpu]]\n".to_owned());
     }
     let no = nvidia::visible(guest).err()?;
-    Some(format!("docker: Error response from daemon: failed to create task for container: nvidia-container-cli: initialization error: nvml error: {}\n", no.text.lines().next().unwrap_or_default()))
+    Some(format!(
+        "docker: Error response from daemon: failed to create task for container: nvidia-container-cli: initialization error: nvml error: {}\n",
+        no.text.lines().next().unwrap_or_default()
+    ))
 }
 
 async fn foreground(guest: &Guest, call: &Call, container: &Container) -> i32 {
@@ -369,11 +462,20 @@ async fn foreground(guest: &Guest, call: &Call, container: &Container) -> i32 {
     }
     match container.command.first().map(String::as_str) {
         Some("nvidia-smi") => {
-            let again = Call { program: "/usr/bin/nvidia-smi".to_owned(), args: container.command[1..].to_vec(), env: call.env.clone(), cwd: "/".to_owned(), stdin: String::new(), reply: call.reply.clone() };
+            let again = Call {
+                program: "/usr/bin/nvidia-smi".to_owned(),
+                args: container.command[1..].to_vec(),
+                env: call.env.clone(),
+                cwd: "/".to_owned(),
+                stdin: String::new(),
+                reply: call.reply.clone(),
+            };
             nvidia::smi(guest, &again).await
         }
         Some("echo") => {
-            call.reply.out(&format!("{}\n", container.command[1..].join(" "))).await;
+            call.reply
+                .out(&format!("{}\n", container.command[1..].join(" ")))
+                .await;
             0
         }
         Some("true") | None => 0,
@@ -386,7 +488,11 @@ async fn foreground(guest: &Guest, call: &Call, container: &Container) -> i32 {
 }
 
 fn describe(container: &Container) -> Value {
-    let status = if container.running { "running" } else { "exited" };
+    let status = if container.running {
+        "running"
+    } else {
+        "exited"
+    };
     json!({"Id": container.id, "ID": &container.id[..12], "Name": format!("/{}", container.name), "Names": container.name, "Image": container.image, "Status": if container.running { "Up 1 second".to_owned() } else { format!("Exited ({})", container.exit_code) },
         "State": {"Status": status, "Running": container.running, "ExitCode": container.exit_code, "Health": {"Status": "none"}}, "Config": {"Image": container.image},
         "HostConfig": {"RestartPolicy": {"Name": container.restart}}, "RestartCount": 0})
@@ -395,22 +501,57 @@ fn describe(container: &Container) -> Value {
 async fn list(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
     let has = |flags: &[&str]| args.iter().any(|arg| flags.contains(arg));
     let all = has(&["-a", "--all", "-aq", "-qa"]);
-    let name = args.iter().enumerate().find_map(|(index, arg)| arg.strip_prefix("--filter=").or_else(|| matches!(*arg, "-f" | "--filter").then(|| args.get(index + 1).copied()).flatten())).and_then(|filter| filter.strip_prefix("name="));
+    let name = args
+        .iter()
+        .enumerate()
+        .find_map(|(index, arg)| {
+            arg.strip_prefix("--filter=").or_else(|| {
+                matches!(*arg, "-f" | "--filter")
+                    .then(|| args.get(index + 1).copied())
+                    .flatten()
+            })
+        })
+        .and_then(|filter| filter.strip_prefix("name="));
     // In `ps`, `-f` filters; only the long option formats.
-    let format = args.iter().enumerate().find_map(|(index, arg)| arg.strip_prefix("--format=").or_else(|| (*arg == "--format").then(|| args.get(index + 1).copied()).flatten()));
+    let format = args.iter().enumerate().find_map(|(index, arg)| {
+        arg.strip_prefix("--format=").or_else(|| {
+            (*arg == "--format")
+                .then(|| args.get(index + 1).copied())
+                .flatten()
+        })
+    });
     let mut text = String::new();
     if format.is_none() && !has(&["-q", "--quiet", "-aq", "-qa"]) {
         text += "CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES\n";
     }
-    for container in read(guest).containers.iter().filter(|container| (all || container.running) && name.is_none_or(|name| container.name.contains(name.trim_matches(['^', '$', '/'])))) {
-        let ports: Vec<_> = container.ports.iter().map(|(outside, inside)| format!("0.0.0.0:{outside}->{inside}/tcp")).collect();
+    for container in read(guest).containers.iter().filter(|container| {
+        (all || container.running)
+            && name.is_none_or(|name| container.name.contains(name.trim_matches(['^', '$', '/'])))
+    }) {
+        let ports: Vec<_> = container
+            .ports
+            .iter()
+            .map(|(outside, inside)| format!("0.0.0.0:{outside}->{inside}/tcp"))
+            .collect();
         let mut facts = describe(container);
-        facts["State"] = json!(if container.running { "running" } else { "exited" });
+        facts["State"] = json!(if container.running {
+            "running"
+        } else {
+            "exited"
+        });
         facts["Ports"] = json!(ports.join(", "));
         text += &match format {
             Some(format) => format!("{}\n", render(format, &facts).unwrap_or_default()),
             None if has(&["-q", "--quiet", "-aq", "-qa"]) => format!("{}\n", &container.id[..12]),
-            None => format!("{}   {}   \"{}\"   1 second ago   {}   {}   {}\n", &container.id[..12], container.image, container.command.join(" "), facts["Status"].as_str().unwrap_or_default(), ports.join(", "), container.name),
+            None => format!(
+                "{}   {}   \"{}\"   1 second ago   {}   {}   {}\n",
+                &container.id[..12],
+                container.image,
+                container.command.join(" "),
+                facts["Status"].as_str().unwrap_or_default(),
+                ports.join(", "),
+                container.name
+            ),
         };
     }
     call.reply.out(&text).await;
@@ -418,14 +559,19 @@ async fn list(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
 }
 
 fn find<'a>(state: &'a mut State, name: &str) -> Option<&'a mut Container> {
-    state.containers.iter_mut().find(|container| container.name == name || (name.len() >= 6 && container.id.starts_with(name)))
+    state.containers.iter_mut().find(|container| {
+        container.name == name || (name.len() >= 6 && container.id.starts_with(name))
+    })
 }
 
 async fn inspect(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
     let format = format_of(args);
     let mut state = read(guest);
     let mut code = 0;
-    let names: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-') && Some(**arg) != format.as_deref()).collect();
+    let names: Vec<_> = args
+        .iter()
+        .filter(|arg| !arg.starts_with('-') && Some(**arg) != format.as_deref())
+        .collect();
     for name in names {
         match find(&mut state, name) {
             Some(container) => {
@@ -433,7 +579,9 @@ async fn inspect(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
                 code = show(call, args, &facts, &format!("{:#}\n", json!([facts]))).await;
             }
             None => {
-                call.reply.err(&format!("Error: No such object: {name}\n")).await;
+                call.reply
+                    .err(&format!("Error: No such object: {name}\n"))
+                    .await;
                 code = 1;
             }
         }
@@ -442,13 +590,19 @@ async fn inspect(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
 }
 
 async fn change(guest: &Arc<Guest>, call: &Call, verb: &str, args: &[&str]) -> i32 {
-    let force = args.iter().any(|arg| matches!(*arg, "-f" | "--force" | "-fv"));
+    let force = args
+        .iter()
+        .any(|arg| matches!(*arg, "-f" | "--force" | "-fv"));
     let mut code = 0;
     let names: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     for name in names {
         let mut state = read(guest);
         let Some(container) = find(&mut state, name) else {
-            call.reply.err(&format!("Error response from daemon: No such container: {name}\n")).await;
+            call.reply
+                .err(&format!(
+                    "Error response from daemon: No such container: {name}\n"
+                ))
+                .await;
             code = 1;
             continue;
         };
@@ -461,7 +615,9 @@ async fn change(guest: &Arc<Guest>, call: &Call, verb: &str, args: &[&str]) -> i
         container.running = matches!(verb, "start" | "restart");
         let changed = container.clone();
         if verb == "rm" {
-            state.containers.retain(|container| container.id != changed.id);
+            state
+                .containers
+                .retain(|container| container.id != changed.id);
         } else if changed.running {
             serve(guest, &changed).await;
         }
@@ -473,9 +629,17 @@ async fn change(guest: &Arc<Guest>, call: &Call, verb: &str, args: &[&str]) -> i
 
 async fn logs(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
     let mut state = read(guest);
-    let name = args.iter().rfind(|arg| !arg.starts_with('-')).copied().unwrap_or_default();
+    let name = args
+        .iter()
+        .rfind(|arg| !arg.starts_with('-'))
+        .copied()
+        .unwrap_or_default();
     let Some(container) = find(&mut state, name) else {
-        call.reply.err(&format!("Error response from daemon: No such container: {name}\n")).await;
+        call.reply
+            .err(&format!(
+                "Error response from daemon: No such container: {name}\n"
+            ))
+            .await;
         return 1;
     };
     if container.image.contains("portainer") {
@@ -486,8 +650,17 @@ async fn logs(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
 
 async fn objects(guest: &Guest, call: &Call, kind: &str, args: &[&str]) -> i32 {
     let mut state = read(guest);
-    let all = if kind == "volume" { &mut state.volumes } else { &mut state.networks };
-    let names: Vec<String> = args.iter().skip(1).filter(|arg| !arg.starts_with('-')).map(|name| (*name).to_owned()).collect();
+    let all = if kind == "volume" {
+        &mut state.volumes
+    } else {
+        &mut state.networks
+    };
+    let names: Vec<String> = args
+        .iter()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .map(|name| (*name).to_owned())
+        .collect();
     match args.first().copied() {
         Some("create") => {
             for name in names {
@@ -499,12 +672,21 @@ async fn objects(guest: &Guest, call: &Call, kind: &str, args: &[&str]) -> i32 {
         }
         Some("rm" | "remove") => all.retain(|name| !names.contains(name)),
         Some("ls") => {
-            let lines: String = all.iter().map(|name| format!("local     {name}\n")).collect();
-            call.reply.out(&format!("DRIVER    VOLUME NAME\n{lines}")).await;
+            let lines: String = all
+                .iter()
+                .map(|name| format!("local     {name}\n"))
+                .collect();
+            call.reply
+                .out(&format!("DRIVER    VOLUME NAME\n{lines}"))
+                .await;
         }
         Some("inspect") => {
             if let Some(missing) = names.iter().find(|name| !all.contains(name)) {
-                call.reply.err(&format!("Error response from daemon: get {missing}: no such {kind}\n")).await;
+                call.reply
+                    .err(&format!(
+                        "Error response from daemon: get {missing}: no such {kind}\n"
+                    ))
+                    .await;
                 return 1;
             }
         }
@@ -522,7 +704,10 @@ mod tests {
     fn formats() {
         let value = json!({"Driver": "overlay2", "State": {"Running": true}});
         assert_eq!(render("{{.Driver}}", &value).as_deref(), Some("overlay2"));
-        assert_eq!(render("a {{.State.Running}} {{json .Driver}}", &value).as_deref(), Some("a true \"overlay2\""));
+        assert_eq!(
+            render("a {{.State.Running}} {{json .Driver}}", &value).as_deref(),
+            Some("a true \"overlay2\"")
+        );
         assert_eq!(render("{{.None}}", &value), None);
     }
 }

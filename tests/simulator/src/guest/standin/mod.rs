@@ -31,7 +31,10 @@ pub(super) async fn run(guest: &Arc<Guest>, call: Call) -> i32 {
         "systemctl" => systemd::run(guest, &call).await,
         "systemd-run" => systemd::run_transient(guest, &call).await,
         "journalctl" => systemd::journalctl(guest, &call).await,
-        "poweroff" | "halt" | "shutdown" | "reboot" => systemd::power_off(guest, name == "reboot" || call.args.iter().any(|arg| arg == "-r")),
+        "poweroff" | "halt" | "shutdown" | "reboot" => systemd::power_off(
+            guest,
+            name == "reboot" || call.args.iter().any(|arg| arg == "-r"),
+        ),
         "apt" | "apt-get" => packages::apt(guest, &call).await,
         "apt-cache" => packages::cache(guest, &call).await,
         "apt-mark" => packages::mark(guest, &call).await,
@@ -50,7 +53,11 @@ pub(super) async fn run(guest: &Arc<Guest>, call: Call) -> i32 {
         "uv" => python::uv(guest, &call).await,
         "vllm" => vllm::run(guest, &call).await,
         "nvcc" => {
-            call.reply.out("nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release 13.0\n").await;
+            call.reply
+                .out(
+                    "nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release 13.0\n",
+                )
+                .await;
             0
         }
         _ => system::run(guest, &call).await,

@@ -14,9 +14,17 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
         "hostname" => hostname(guest, call).await,
         "hostnamectl" => {
             if let ["set-hostname" | "hostname", name] = args[..] {
-                guest.files.write("/etc/hostname", &format!("{name}\n"), 0o644).ok();
+                guest
+                    .files
+                    .write("/etc/hostname", &format!("{name}\n"), 0o644)
+                    .ok();
             } else {
-                call.reply.out(&format!(" Static hostname: {}\n  Virtualization: lxc\n", guest.spec.hostname)).await;
+                call.reply
+                    .out(&format!(
+                        " Static hostname: {}\n  Virtualization: lxc\n",
+                        guest.spec.hostname
+                    ))
+                    .await;
             }
             0
         }
@@ -35,42 +43,82 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
             0
         }
         "systemd-machine-id-setup" => {
-            if guest.files.read("/etc/machine-id").is_none_or(|id| id.trim().is_empty()) {
-                guest.files.write("/etc/machine-id", &format!("{}\n", hex::encode(rand::random::<[u8; 16]>())), 0o444).ok();
+            if guest
+                .files
+                .read("/etc/machine-id")
+                .is_none_or(|id| id.trim().is_empty())
+            {
+                guest
+                    .files
+                    .write(
+                        "/etc/machine-id",
+                        &format!("{}\n", hex::encode(rand::random::<[u8; 16]>())),
+                        0o444,
+                    )
+                    .ok();
             }
             0
         }
         "systemd-analyze" => {
-            call.reply.out("Startup finished in 412ms (userspace)\n").await;
+            call.reply
+                .out("Startup finished in 412ms (userspace)\n")
+                .await;
             0
         }
         "logger" => {
-            let text = args.iter().filter(|arg| !arg.starts_with('-')).copied().collect::<Vec<_>>().join(" ");
+            let text = args
+                .iter()
+                .filter(|arg| !arg.starts_with('-'))
+                .copied()
+                .collect::<Vec<_>>()
+                .join(" ");
             guest.units.journal.write("", "root", 0, &text);
             0
         }
         "service" | "invoke-rc.d" => {
             let [unit, verb] = args[..] else { return 1 };
-            let again = Call { program: "/usr/bin/systemctl".to_owned(), args: vec![verb.to_owned(), unit.to_owned()], env: call.env.clone(), cwd: call.cwd.clone(), stdin: String::new(), reply: call.reply.clone() };
+            let again = Call {
+                program: "/usr/bin/systemctl".to_owned(),
+                args: vec![verb.to_owned(), unit.to_owned()],
+                env: call.env.clone(),
+                cwd: call.cwd.clone(),
+                stdin: String::new(),
+                reply: call.reply.clone(),
+            };
             crate::guest::systemd::run(guest, &again).await
         }
         "locale-gen" => {
-            call.reply.out("Generating locales (this might take a while)...\nGeneration complete.\n").await;
+            call.reply
+                .out("Generating locales (this might take a while)...\nGeneration complete.\n")
+                .await;
             0
         }
         "locale" => {
-            call.reply.out(if args.first() == Some(&"-a") { "C\nC.utf8\nPOSIX\n" } else { "LANG=C.UTF-8\n" }).await;
+            call.reply
+                .out(if args.first() == Some(&"-a") {
+                    "C\nC.utf8\nPOSIX\n"
+                } else {
+                    "LANG=C.UTF-8\n"
+                })
+                .await;
             0
         }
         "update-locale" => {
-            let lines: String = args.iter().map(|assignment| format!("{assignment}\n")).collect();
+            let lines: String = args
+                .iter()
+                .map(|assignment| format!("{assignment}\n"))
+                .collect();
             guest.files.write("/etc/default/locale", &lines, 0o644).ok();
             0
         }
         "groupadd" | "useradd" | "usermod" => accounts(guest, call).await,
         "ldconfig" => ldconfig(guest, call).await,
         "modprobe" => {
-            let module = args.iter().find(|arg| !arg.starts_with('-')).copied().unwrap_or_default();
+            let module = args
+                .iter()
+                .find(|arg| !arg.starts_with('-'))
+                .copied()
+                .unwrap_or_default();
             call.reply.err(&format!("modprobe: FATAL: Module {module} not found in directory /lib/modules/6.17.2-1-pve\n")).await;
             1
         }
@@ -82,13 +130,28 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
             0
         }
         "update-ca-certificates" => {
-            call.reply.out("Updating certificates in /etc/ssl/certs...\n0 added, 0 removed; done.\n").await;
+            call.reply
+                .out("Updating certificates in /etc/ssl/certs...\n0 added, 0 removed; done.\n")
+                .await;
             0
         }
         // Nothing to see, nothing to do, and no failure either.
-        "systemd-tmpfiles" | "systemd-notify" | "systemd-cat" | "swapoff" | "swapon" | "lsmod" | "update-alternatives" | "debconf-set-selections" | "deb-systemd-helper" | "dmesg" => 0,
+        "systemd-tmpfiles"
+        | "systemd-notify"
+        | "systemd-cat"
+        | "swapoff"
+        | "swapon"
+        | "lsmod"
+        | "update-alternatives"
+        | "debconf-set-selections"
+        | "deb-systemd-helper"
+        | "dmesg" => 0,
         other => {
-            call.reply.err(&format!("{other}: this stand-in does not know what to do\n")).await;
+            call.reply
+                .err(&format!(
+                    "{other}: this stand-in does not know what to do\n"
+                ))
+                .await;
             125
         }
     }
@@ -96,7 +159,11 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
 
 async fn ip(guest: &Guest, call: &Call) -> i32 {
     let args = call.args();
-    let words: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).copied().collect();
+    let words: Vec<_> = args
+        .iter()
+        .filter(|arg| !arg.starts_with('-'))
+        .copied()
+        .collect();
     let six = args.contains(&"-6");
     let brief = args.iter().any(|arg| matches!(*arg, "-br" | "-brief"));
     let text = match words.first().copied().unwrap_or_default() {
@@ -133,13 +200,20 @@ async fn ip(guest: &Guest, call: &Call) -> i32 {
 /// Gateway and interface of the default route.
 pub(super) fn default_route(guest: &Guest) -> Option<(String, String)> {
     guest.spec.nets.iter().find_map(|net| {
-        let gateway = net.gateway.clone().or_else(|| (net.ip.as_deref() == Some("dhcp")).then(|| "10.0.0.1".to_owned()))?;
+        let gateway = net
+            .gateway
+            .clone()
+            .or_else(|| (net.ip.as_deref() == Some("dhcp")).then(|| "10.0.0.1".to_owned()))?;
         Some((gateway, net.name.clone()))
     })
 }
 
 fn first_address(guest: &Guest) -> Option<String> {
-    guest.interfaces.iter().find_map(|interface| interface.cidr.as_deref().and_then(network::address)).map(|address| address.to_string())
+    guest
+        .interfaces
+        .iter()
+        .find_map(|interface| interface.cidr.as_deref().and_then(network::address))
+        .map(|address| address.to_string())
 }
 
 fn routes(guest: &Guest) -> String {
@@ -151,7 +225,10 @@ fn routes(guest: &Guest) -> String {
         if let Some(cidr) = &interface.cidr
             && let (Some(network), Some(address)) = (network::network(cidr), network::address(cidr))
         {
-            text += &format!("{network} dev {} proto kernel scope link src {address}\n", interface.name);
+            text += &format!(
+                "{network} dev {} proto kernel scope link src {address}\n",
+                interface.name
+            );
         }
     }
     text
@@ -166,15 +243,30 @@ fn addresses(guest: &Guest, brief: bool, only: Option<&str>) -> String {
             "1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN group default qlen 1000\n    inet 127.0.0.1/8 scope host lo\n"
         };
     }
-    for (index, interface) in guest.interfaces.iter().enumerate().filter(|(_, interface)| only.is_none_or(|only| only == interface.name)) {
+    for (index, interface) in guest
+        .interfaces
+        .iter()
+        .enumerate()
+        .filter(|(_, interface)| only.is_none_or(|only| only == interface.name))
+    {
         let (name, mac) = (&interface.name, interface.hwaddr.to_lowercase());
         if brief {
-            text += &format!("{:<16} UP             {}\n", format!("{name}@if{}", index + 10), interface.cidr.as_deref().unwrap_or_default());
+            text += &format!(
+                "{:<16} UP             {}\n",
+                format!("{name}@if{}", index + 10),
+                interface.cidr.as_deref().unwrap_or_default()
+            );
             continue;
         }
-        text += &format!("{}: {name}@if{}: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP group default qlen 1000\n    link/ether {mac} brd ff:ff:ff:ff:ff:ff link-netnsid 0\n", index + 2, index + 10);
+        text += &format!(
+            "{}: {name}@if{}: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP group default qlen 1000\n    link/ether {mac} brd ff:ff:ff:ff:ff:ff link-netnsid 0\n",
+            index + 2,
+            index + 10
+        );
         if let Some(cidr) = &interface.cidr {
-            text += &format!("    inet {cidr} scope global {name}\n       valid_lft forever preferred_lft forever\n");
+            text += &format!(
+                "    inet {cidr} scope global {name}\n       valid_lft forever preferred_lft forever\n"
+            );
         }
     }
     text
@@ -182,11 +274,17 @@ fn addresses(guest: &Guest, brief: bool, only: Option<&str>) -> String {
 
 async fn hostname(guest: &Guest, call: &Call) -> i32 {
     let text = match call.args.first().map(String::as_str) {
-        Some("-I" | "--all-ip-addresses" | "-i" | "--ip-address") => {
-            guest.interfaces.iter().filter_map(|interface| interface.cidr.as_deref().and_then(network::address)).map(|address| format!("{address} ")).collect()
-        }
+        Some("-I" | "--all-ip-addresses" | "-i" | "--ip-address") => guest
+            .interfaces
+            .iter()
+            .filter_map(|interface| interface.cidr.as_deref().and_then(network::address))
+            .map(|address| format!("{address} "))
+            .collect(),
         Some("-d" | "--domain") => guest.spec.searchdomain.clone().unwrap_or_default(),
-        Some("-f" | "--fqdn") => guest.spec.searchdomain.as_ref().map_or_else(|| guest.spec.hostname.clone(), |domain| format!("{}.{domain}", guest.spec.hostname)),
+        Some("-f" | "--fqdn") => guest.spec.searchdomain.as_ref().map_or_else(
+            || guest.spec.hostname.clone(),
+            |domain| format!("{}.{domain}", guest.spec.hostname),
+        ),
         _ => guest.spec.hostname.clone(),
     };
     call.reply.out(&format!("{text}\n")).await;
@@ -196,31 +294,65 @@ async fn hostname(guest: &Guest, call: &Call) -> i32 {
 /// Whether names of the world outside resolve: a route and a name server are all it takes.
 pub(super) fn reaches_outside(guest: &Guest) -> bool {
     let resolver = guest.files.read("/etc/resolv.conf").unwrap_or_default();
-    default_route(guest).is_some() && resolver.lines().any(|line| line.trim_start().starts_with("nameserver"))
+    default_route(guest).is_some()
+        && resolver
+            .lines()
+            .any(|line| line.trim_start().starts_with("nameserver"))
 }
 
 async fn getent(guest: &Guest, call: &Call) -> i32 {
     let args = call.args();
-    let (Some(database), keys) = (args.first(), &args[1.min(args.len())..]) else { return 1 };
+    let (Some(database), keys) = (args.first(), &args[1.min(args.len())..]) else {
+        return 1;
+    };
     let mut code = 0;
     match *database {
         "hosts" | "ahosts" | "ahostsv4" => {
             for key in keys {
                 let known = guest.files.read("/etc/hosts").unwrap_or_default();
-                let local = known.lines().find(|line| line.split_whitespace().any(|word| word == *key)).and_then(|line| line.split_whitespace().next());
+                let local = known
+                    .lines()
+                    .find(|line| line.split_whitespace().any(|word| word == *key))
+                    .and_then(|line| line.split_whitespace().next());
                 match local {
                     Some(address) => call.reply.out(&format!("{address:<15} {key}\n")).await,
-                    None if key.parse::<std::net::IpAddr>().is_ok() => call.reply.out(&format!("{key:<15} {key}\n")).await,
-                    None if key.contains('.') && reaches_outside(guest) && !key.ends_with(".invalid") => call.reply.out(&format!("203.0.113.7     {key}\n")).await,
+                    None if key.parse::<std::net::IpAddr>().is_ok() => {
+                        call.reply.out(&format!("{key:<15} {key}\n")).await
+                    }
+                    None if key.contains('.')
+                        && reaches_outside(guest)
+                        && !key.ends_with(".invalid") =>
+                    {
+                        call.reply.out(&format!("203.0.113.7     {key}\n")).await
+                    }
                     None => code = 2,
                 }
             }
         }
         "passwd" | "group" | "shadow" => {
-            let text = guest.files.read(&format!("/etc/{database}")).unwrap_or_default();
-            let lines: Vec<_> = text.lines().filter(|line| keys.is_empty() || keys.iter().any(|key| line.split(':').next() == Some(key) || line.split(':').nth(2) == Some(key))).collect();
+            let text = guest
+                .files
+                .read(&format!("/etc/{database}"))
+                .unwrap_or_default();
+            let lines: Vec<_> = text
+                .lines()
+                .filter(|line| {
+                    keys.is_empty()
+                        || keys.iter().any(|key| {
+                            line.split(':').next() == Some(key)
+                                || line.split(':').nth(2) == Some(key)
+                        })
+                })
+                .collect();
             code = if lines.is_empty() { 2 } else { 0 };
-            call.reply.out(&lines.iter().map(|line| format!("{line}\n")).collect::<String>()).await;
+            call.reply
+                .out(
+                    &lines
+                        .iter()
+                        .map(|line| format!("{line}\n"))
+                        .collect::<String>(),
+                )
+                .await;
         }
         _ => return 1,
     }
@@ -228,9 +360,18 @@ async fn getent(guest: &Guest, call: &Call) -> i32 {
 }
 
 async fn ping(guest: &Guest, call: &Call) -> i32 {
-    let host = call.args().into_iter().rfind(|arg| !arg.starts_with('-')).unwrap_or_default().to_owned();
+    let host = call
+        .args()
+        .into_iter()
+        .rfind(|arg| !arg.starts_with('-'))
+        .unwrap_or_default()
+        .to_owned();
     if !reaches_outside(guest) {
-        call.reply.err(&format!("ping: {host}: Temporary failure in name resolution\n")).await;
+        call.reply
+            .err(&format!(
+                "ping: {host}: Temporary failure in name resolution\n"
+            ))
+            .await;
         return 2;
     }
     call.reply.out(&format!("PING {host} 56(84) bytes of data.\n64 bytes from {host}: icmp_seq=1 ttl=57 time=4.12 ms\n\n--- {host} ping statistics ---\n1 packets transmitted, 1 received, 0% packet loss, time 0ms\n")).await;
@@ -249,13 +390,27 @@ async fn ssh_keygen(guest: &Guest, call: &Call) -> i32 {
             continue;
         }
         let material = hex::encode(rand::random::<[u8; 32]>());
-        let private = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{material}\n-----END OPENSSH PRIVATE KEY-----\n");
+        let private = format!(
+            "-----BEGIN OPENSSH PRIVATE KEY-----\n{material}\n-----END OPENSSH PRIVATE KEY-----\n"
+        );
         guest.files.write(&path, &private, 0o600).ok();
-        guest.files.write(&format!("{path}.pub"), &format!("ssh-{kind} AAAA{material} root@{}\n", guest.spec.hostname), 0o644).ok();
+        guest
+            .files
+            .write(
+                &format!("{path}.pub"),
+                &format!("ssh-{kind} AAAA{material} root@{}\n", guest.spec.hostname),
+                0o644,
+            )
+            .ok();
         made.push(kind.to_uppercase());
     }
     if !made.is_empty() {
-        call.reply.out(&format!("ssh-keygen: generating new host keys: {} \n", made.join(" "))).await;
+        call.reply
+            .out(&format!(
+                "ssh-keygen: generating new host keys: {} \n",
+                made.join(" ")
+            ))
+            .await;
     }
     0
 }
@@ -263,23 +418,44 @@ async fn ssh_keygen(guest: &Guest, call: &Call) -> i32 {
 async fn accounts(guest: &Guest, call: &Call) -> i32 {
     let args = call.args();
     let Some(name) = args.last() else { return 2 };
-    let file = if call.name() == "groupadd" { "/etc/group" } else { "/etc/passwd" };
+    let file = if call.name() == "groupadd" {
+        "/etc/group"
+    } else {
+        "/etc/passwd"
+    };
     let text = guest.files.read(file).unwrap_or_default();
-    let there = text.lines().any(|line| line.split(':').next() == Some(name));
+    let there = text
+        .lines()
+        .any(|line| line.split(':').next() == Some(name));
     if call.name() == "usermod" {
         if !there {
-            call.reply.err(&format!("usermod: user '{name}' does not exist\n")).await;
+            call.reply
+                .err(&format!("usermod: user '{name}' does not exist\n"))
+                .await;
             return 6;
         }
         return 0;
     }
     if there {
-        let what = if file == "/etc/group" { "group" } else { "user" };
-        call.reply.err(&format!("{}: {what} '{name}' already exists\n", call.name())).await;
+        let what = if file == "/etc/group" {
+            "group"
+        } else {
+            "user"
+        };
+        call.reply
+            .err(&format!(
+                "{}: {what} '{name}' already exists\n",
+                call.name()
+            ))
+            .await;
         return 9;
     }
     let id = 990 - text.lines().count();
-    let line = if file == "/etc/group" { format!("{name}:x:{id}:\n") } else { format!("{name}:x:{id}:{id}::/home/{name}:/bin/bash\n") };
+    let line = if file == "/etc/group" {
+        format!("{name}:x:{id}:\n")
+    } else {
+        format!("{name}:x:{id}:{id}::/home/{name}:/bin/bash\n")
+    };
     guest.files.append(file, &line).ok();
     0
 }
@@ -291,7 +467,15 @@ async fn ldconfig(guest: &Guest, call: &Call) -> i32 {
     }
     let mut libraries = vec!["libc.so.6".to_owned()];
     libraries.extend(guest.files.list("/usr/local/lib/simulated"));
-    let lines: String = libraries.iter().map(|name| format!("\t{name} (libc6,x86-64) => /lib/x86_64-linux-gnu/{name}\n")).collect();
-    call.reply.out(&format!("{} libs found in cache `/etc/ld.so.cache'\n{lines}", libraries.len())).await;
+    let lines: String = libraries
+        .iter()
+        .map(|name| format!("\t{name} (libc6,x86-64) => /lib/x86_64-linux-gnu/{name}\n"))
+        .collect();
+    call.reply
+        .out(&format!(
+            "{} libs found in cache `/etc/ld.so.cache'\n{lines}",
+            libraries.len()
+        ))
+        .await;
     0
 }

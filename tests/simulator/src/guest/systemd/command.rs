@@ -31,7 +31,12 @@ fn options(args: &[String]) -> Options {
             Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
             _ => (arg.as_str(), None),
         };
-        let mut value = || attached.clone().or_else(|| args.next().cloned()).unwrap_or_default();
+        let mut value = || {
+            attached
+                .clone()
+                .or_else(|| args.next().cloned())
+                .unwrap_or_default()
+        };
         match name {
             "-q" | "--quiet" => found.quiet = true,
             "--now" => found.now = true,
@@ -42,12 +47,18 @@ fn options(args: &[String]) -> Options {
             "--timestamp" => found.unix_times = value() == "unix",
             "-p" | "--property" | "-P" => {
                 found.value |= name == "-P";
-                found.properties.extend(value().split(',').map(str::to_owned));
+                found
+                    .properties
+                    .extend(value().split(',').map(str::to_owned));
             }
             "-n" | "--lines" => found.lines = value().parse().ok(),
-            "-t" | "--type" | "--state" | "-s" | "--signal" | "--kill-who" | "--kill-whom" | "-o" | "--output" | "--job-mode" | "-H" | "-M" | "--root" => drop(value()),
+            "-t" | "--type" | "--state" | "-s" | "--signal" | "--kill-who" | "--kill-whom"
+            | "-o" | "--output" | "--job-mode" | "-H" | "-M" | "--root" => drop(value()),
             _ if name.starts_with('-') && name.len() > 1 => {
-                if let Some(property) = name.strip_prefix("-p").filter(|rest| !rest.is_empty() && !name.starts_with("--")) {
+                if let Some(property) = name
+                    .strip_prefix("-p")
+                    .filter(|rest| !rest.is_empty() && !name.starts_with("--"))
+                {
                     found.properties.push(property.to_owned());
                 }
             }
@@ -60,15 +71,23 @@ fn options(args: &[String]) -> Options {
 /// `systemctl`.
 pub(in crate::guest) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
     if call.args.iter().any(|arg| arg == "--version") {
-        call.reply.out("systemd 255 (255.4-1ubuntu8)\n+PAM +AUDIT +SELINUX +APPARMOR +IMA\n").await;
+        call.reply
+            .out("systemd 255 (255.4-1ubuntu8)\n+PAM +AUDIT +SELINUX +APPARMOR +IMA\n")
+            .await;
         return 0;
     }
     let options = options(&call.args);
     let verb = options.words.first().map_or("list-units", String::as_str);
-    let names: Vec<String> = options.words.iter().skip(1).map(|name| full_name(name)).collect();
+    let names: Vec<String> = options
+        .words
+        .iter()
+        .skip(1)
+        .map(|name| full_name(name))
+        .collect();
     match verb {
         "is-system-running" => is_system_running(guest, call, &options).await,
-        "daemon-reload" | "daemon-reexec" | "reset-failed" | "preset" | "set-environment" | "import-environment" | "set-default" => {
+        "daemon-reload" | "daemon-reexec" | "reset-failed" | "preset" | "set-environment"
+        | "import-environment" | "set-default" => {
             if verb == "reset-failed" {
                 reset_failed(guest, &names);
             }
@@ -78,9 +97,14 @@ pub(in crate::guest) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
             call.reply.out("multi-user.target\n").await;
             0
         }
-        "start" | "stop" | "restart" | "try-restart" | "reload" | "reload-or-restart" | "condrestart" | "kill" => power(guest, call, verb, &names, &options).await,
-        "enable" | "disable" | "reenable" | "mask" | "unmask" => install(guest, call, verb, &names, &options).await,
-        "is-active" | "is-failed" => is_state(guest, call, verb == "is-failed", &names, options.quiet).await,
+        "start" | "stop" | "restart" | "try-restart" | "reload" | "reload-or-restart"
+        | "condrestart" | "kill" => power(guest, call, verb, &names, &options).await,
+        "enable" | "disable" | "reenable" | "mask" | "unmask" => {
+            install(guest, call, verb, &names, &options).await
+        }
+        "is-active" | "is-failed" => {
+            is_state(guest, call, verb == "is-failed", &names, options.quiet).await
+        }
         "is-enabled" => is_enabled(guest, call, &names, options.quiet).await,
         "show" => show(guest, call, &names, &options).await,
         "status" => show_status(guest, call, &names, options.lines.unwrap_or(10)).await,
@@ -88,7 +112,9 @@ pub(in crate::guest) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
         "list-units" | "list-unit-files" => list(guest, call, options.failed).await,
         "poweroff" | "halt" | "reboot" => power_off(guest, verb == "reboot"),
         other => {
-            call.reply.err(&format!("Unknown command verb '{other}'.\n")).await;
+            call.reply
+                .err(&format!("Unknown command verb '{other}'.\n"))
+                .await;
             1
         }
     }
@@ -101,7 +127,11 @@ pub(in crate::guest) fn power_off(guest: &Arc<Guest>, reboot: bool) -> i32 {
         guest.stop_units().await;
         let vmid = guest.vmid;
         if guest.shared.take_down(vmid).await {
-            guest.shared.report(if reboot { GuestEvent::Rebooted { vmid } } else { GuestEvent::PoweredOff { vmid } });
+            guest.shared.report(if reboot {
+                GuestEvent::Rebooted { vmid }
+            } else {
+                GuestEvent::PoweredOff { vmid }
+            });
         }
     });
     0
@@ -133,7 +163,13 @@ fn reset_failed(guest: &Guest, names: &[String]) {
     }
 }
 
-async fn power(guest: &Arc<Guest>, call: &Call, verb: &str, names: &[String], options: &Options) -> i32 {
+async fn power(
+    guest: &Arc<Guest>,
+    call: &Call,
+    verb: &str,
+    names: &[String],
+    options: &Options,
+) -> i32 {
     let mut code = 0;
     for name in names {
         if is_builtin(name) {
@@ -145,18 +181,31 @@ async fn power(guest: &Arc<Guest>, call: &Call, verb: &str, names: &[String], op
                 guest.units.stop(name).await;
                 continue;
             }
-            call.reply.err(&if masked { format!("Failed to {verb} {name}: Unit {name} is masked.\n") } else { format!("Failed to {verb} {name}: Unit {name} not found.\n") }).await;
+            call.reply
+                .err(&if masked {
+                    format!("Failed to {verb} {name}: Unit {name} is masked.\n")
+                } else {
+                    format!("Failed to {verb} {name}: Unit {name} not found.\n")
+                })
+                .await;
             code = 5;
             continue;
         };
-        let runs = matches!(guest.units.state(name).active, Active::Active | Active::Activating);
+        let runs = matches!(
+            guest.units.state(name).active,
+            Active::Active | Active::Activating
+        );
         match verb {
             "reload" => continue,
             "try-restart" | "condrestart" if !runs => continue,
             "start" => {}
             _ => {
                 if options.no_block {
-                    let (guest, name, start) = (guest.clone(), name.clone(), !matches!(verb, "stop" | "kill"));
+                    let (guest, name, start) = (
+                        guest.clone(),
+                        name.clone(),
+                        !matches!(verb, "stop" | "kill"),
+                    );
                     tokio::spawn(async move {
                         guest.units.stop(&name).await;
                         if start {
@@ -183,14 +232,32 @@ async fn power(guest: &Arc<Guest>, call: &Call, verb: &str, names: &[String], op
 /// Waits until a start job is over, and says whether it succeeded.
 async fn started(guest: &Arc<Guest>, name: &str, file: &UnitFile) -> bool {
     let service = super::file::Service::of(file);
-    let Some(mut state) = guest.units.watch(name) else { return false };
-    let over = state.wait_for(|state| state.active != Active::Activating || (!service.exec && state.main_pid > 0) || state.sub == "auto-restart").await;
-    let Ok(state) = over.map(|state| state.clone()) else { return false };
+    let Some(mut state) = guest.units.watch(name) else {
+        return false;
+    };
+    let over = state
+        .wait_for(|state| {
+            state.active != Active::Activating
+                || (!service.exec && state.main_pid > 0)
+                || state.sub == "auto-restart"
+        })
+        .await;
+    let Ok(state) = over.map(|state| state.clone()) else {
+        return false;
+    };
     let failed = state.active == Active::Failed || state.sub == "auto-restart";
-    !(failed && service.exec && (service.oneshot || state.main_start.is_none() || state.status == 203))
+    !(failed
+        && service.exec
+        && (service.oneshot || state.main_start.is_none() || state.status == 203))
 }
 
-async fn install(guest: &Arc<Guest>, call: &Call, verb: &str, names: &[String], options: &Options) -> i32 {
+async fn install(
+    guest: &Arc<Guest>,
+    call: &Call,
+    verb: &str,
+    names: &[String],
+    options: &Options,
+) -> i32 {
     for name in names {
         let place = format!("/etc/systemd/system/{name}");
         match verb {
@@ -210,18 +277,33 @@ async fn install(guest: &Arc<Guest>, call: &Call, verb: &str, names: &[String], 
             if is_builtin(name) {
                 continue;
             }
-            call.reply.err(&format!("Failed to {verb} unit: Unit file {name} does not exist.\n")).await;
+            call.reply
+                .err(&format!(
+                    "Failed to {verb} unit: Unit file {name} does not exist.\n"
+                ))
+                .await;
             return 1;
         };
         let Some(file) = load(guest, name) else {
-            call.reply.err(&format!("Failed to {verb} unit: Unit file {place} is masked.\n")).await;
+            call.reply
+                .err(&format!(
+                    "Failed to {verb} unit: Unit file {place} is masked.\n"
+                ))
+                .await;
             return 1;
         };
-        let targets: Vec<_> = file.all("Install", "WantedBy").flat_map(str::split_whitespace).map(str::to_owned).collect();
+        let targets: Vec<_> = file
+            .all("Install", "WantedBy")
+            .flat_map(str::split_whitespace)
+            .map(str::to_owned)
+            .collect();
         for target in targets {
             let link = format!("/etc/systemd/system/{target}.wants/{name}");
             let said = if verb == "disable" {
-                guest.files.remove(&link).then(|| format!("Removed \"{link}\".\n"))
+                guest
+                    .files
+                    .remove(&link)
+                    .then(|| format!("Removed \"{link}\".\n"))
             } else {
                 let new = !guest.files.exists(&link);
                 guest.files.link(&link, &path).ok();
@@ -233,17 +315,29 @@ async fn install(guest: &Arc<Guest>, call: &Call, verb: &str, names: &[String], 
         }
     }
     if options.now && matches!(verb, "enable" | "reenable" | "disable" | "mask") {
-        let verb = if matches!(verb, "disable" | "mask") { "stop" } else { "start" };
+        let verb = if matches!(verb, "disable" | "mask") {
+            "stop"
+        } else {
+            "start"
+        };
         return Box::pin(power(guest, call, verb, names, options)).await;
     }
     0
 }
 
 async fn is_state(guest: &Guest, call: &Call, failed: bool, names: &[String], quiet: bool) -> i32 {
-    let wanted = if failed { Active::Failed } else { Active::Active };
+    let wanted = if failed {
+        Active::Failed
+    } else {
+        Active::Active
+    };
     let mut matched = false;
     for name in names {
-        let active = if is_builtin(name) { Active::Active } else { guest.units.state(name).active };
+        let active = if is_builtin(name) {
+            Active::Active
+        } else {
+            guest.units.state(name).active
+        };
         matched |= active == wanted;
         if !quiet {
             let text: &'static str = active.into();
@@ -265,19 +359,44 @@ async fn is_enabled(guest: &Guest, call: &Call, names: &[String], quiet: bool) -
             code = 1;
         }
         if !quiet {
-            call.reply.out(&format!("{}\n", if said.is_empty() { "not-found" } else { said })).await;
+            call.reply
+                .out(&format!(
+                    "{}\n",
+                    if said.is_empty() { "not-found" } else { said }
+                ))
+                .await;
         }
     }
     code
 }
 
 async fn show(guest: &Guest, call: &Call, names: &[String], options: &Options) -> i32 {
-    let manager = [("Version", "255.4-1ubuntu8".to_owned()), ("SystemState", guest.units.system_state().to_owned())];
-    let all: Vec<_> = if names.is_empty() { vec![manager.into()] } else { names.iter().map(|name| properties(guest, name, options.unix_times)).collect() };
+    let manager = [
+        ("Version", "255.4-1ubuntu8".to_owned()),
+        ("SystemState", guest.units.system_state().to_owned()),
+    ];
+    let all: Vec<_> = if names.is_empty() {
+        vec![manager.into()]
+    } else {
+        names
+            .iter()
+            .map(|name| properties(guest, name, options.unix_times))
+            .collect()
+    };
     for (index, properties) in all.iter().enumerate() {
-        let mut text = if index > 0 { "\n".to_owned() } else { String::new() };
-        for (key, value) in properties.iter().filter(|(key, _)| options.properties.is_empty() || options.properties.iter().any(|wanted| wanted == key)) {
-            text += &if options.value { format!("{value}\n") } else { format!("{key}={value}\n") };
+        let mut text = if index > 0 {
+            "\n".to_owned()
+        } else {
+            String::new()
+        };
+        for (key, value) in properties.iter().filter(|(key, _)| {
+            options.properties.is_empty() || options.properties.iter().any(|wanted| wanted == key)
+        }) {
+            text += &if options.value {
+                format!("{value}\n")
+            } else {
+                format!("{key}={value}\n")
+            };
         }
         call.reply.out(&text).await;
     }
@@ -291,9 +410,15 @@ async fn show_status(guest: &Guest, call: &Call, names: &[String], lines: usize)
         if found || guest.units.watch(name).is_some() {
             call.reply.out(&status(guest, name, lines)).await;
         } else {
-            call.reply.err(&format!("Unit {name} could not be found.\n")).await;
+            call.reply
+                .err(&format!("Unit {name} could not be found.\n"))
+                .await;
         }
-        code = if is_builtin(name) { 0 } else { status_code(&guest.units.state(name), found) };
+        code = if is_builtin(name) {
+            0
+        } else {
+            status_code(&guest.units.state(name), found)
+        };
     }
     code
 }
@@ -301,10 +426,17 @@ async fn show_status(guest: &Guest, call: &Call, names: &[String], lines: usize)
 async fn cat(guest: &Guest, call: &Call, names: &[String]) -> i32 {
     for name in names {
         let Some(path) = path_of(guest, name) else {
-            call.reply.err(&format!("No files found for {name}.\n")).await;
+            call.reply
+                .err(&format!("No files found for {name}.\n"))
+                .await;
             return 1;
         };
-        call.reply.out(&format!("# {path}\n{}", guest.files.read(&path).unwrap_or_default())).await;
+        call.reply
+            .out(&format!(
+                "# {path}\n{}",
+                guest.files.read(&path).unwrap_or_default()
+            ))
+            .await;
     }
     0
 }
@@ -312,7 +444,13 @@ async fn cat(guest: &Guest, call: &Call, names: &[String]) -> i32 {
 async fn list(guest: &Guest, call: &Call, only_failed: bool) -> i32 {
     let mut names: Vec<String> = guest.units.table().units.keys().cloned().collect();
     for folder in FOLDERS.into_iter().filter(|folder| *folder != WANTS) {
-        names.extend(guest.files.list(folder).into_iter().filter(|name| name.ends_with(".service")));
+        names.extend(
+            guest
+                .files
+                .list(folder)
+                .into_iter()
+                .filter(|name| name.ends_with(".service")),
+        );
     }
     names.sort();
     names.dedup();
@@ -345,7 +483,12 @@ pub(in crate::guest) async fn run_transient(guest: &Arc<Guest>, call: &Call) -> 
             Some((option, value)) if option.starts_with("--") => (option, Some(value.to_owned())),
             _ => (arg.as_str(), None),
         };
-        let mut value = || attached.clone().or_else(|| args.next().cloned()).unwrap_or_default();
+        let mut value = || {
+            attached
+                .clone()
+                .or_else(|| args.next().cloned())
+                .unwrap_or_default()
+        };
         match option {
             "-u" | "--unit" => name = Some(full_name(&value())),
             "-p" | "--property" => {
@@ -355,7 +498,16 @@ pub(in crate::guest) async fn run_transient(guest: &Arc<Guest>, call: &Call) -> 
             }
             "-E" | "--setenv" => {
                 let pair = value();
-                file.set("Service", "Environment", &format!("\"{}\"", pair.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")));
+                file.set(
+                    "Service",
+                    "Environment",
+                    &format!(
+                        "\"{}\"",
+                        pair.replace('\\', "\\\\")
+                            .replace('"', "\\\"")
+                            .replace('%', "%%")
+                    ),
+                );
             }
             "--description" => file.set("Unit", "Description", &value()),
             "--working-directory" => file.set("Service", "WorkingDirectory", &value()),
@@ -372,9 +524,18 @@ pub(in crate::guest) async fn run_transient(guest: &Arc<Guest>, call: &Call) -> 
         call.reply.err("Command line to execute required.\n").await;
         return 1;
     };
-    let name = name.unwrap_or_else(|| format!("run-{}.service", hex::encode(rand::random::<[u8; 8]>())));
-    if !program.starts_with('/') && super::super::confine::PATH.split(':').all(|folder| !guest.files.exists(&format!("{folder}/{program}"))) {
-        call.reply.err(&format!("Failed to find executable {program}: No such file or directory\n")).await;
+    let name =
+        name.unwrap_or_else(|| format!("run-{}.service", hex::encode(rand::random::<[u8; 8]>())));
+    if !program.starts_with('/')
+        && super::super::confine::PATH
+            .split(':')
+            .all(|folder| !guest.files.exists(&format!("{folder}/{program}")))
+    {
+        call.reply
+            .err(&format!(
+                "Failed to find executable {program}: No such file or directory\n"
+            ))
+            .await;
         return 1;
     }
     let state = guest.units.state(&name);
@@ -382,7 +543,19 @@ pub(in crate::guest) async fn run_transient(guest: &Arc<Guest>, call: &Call) -> 
         call.reply.err(&format!("Failed to start transient service unit: Unit {name} was already loaded or has a fragment file.\n")).await;
         return 1;
     }
-    let quoted: Vec<_> = command.iter().map(|word| format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$").replace('\n', "\\n"))).collect();
+    let quoted: Vec<_> = command
+        .iter()
+        .map(|word| {
+            format!(
+                "\"{}\"",
+                word.replace('\\', "\\\\")
+                    .replace('"', "\\\"")
+                    .replace('%', "%%")
+                    .replace('$', "$$")
+                    .replace('\n', "\\n")
+            )
+        })
+        .collect();
     file.set("Service", "ExecStart", &quoted.join(" "));
     guest.units.update(&name, |_| {});
     if let Some(entry) = guest.units.table().units.get_mut(&name) {
@@ -390,12 +563,28 @@ pub(in crate::guest) async fn run_transient(guest: &Arc<Guest>, call: &Call) -> 
     }
     guest.units.launch(guest, &name, &file);
     if !quiet {
-        call.reply.err(&format!("Running as unit: {name}; invocation ID: {}\n", guest.units.state(&name).invocation)).await;
+        call.reply
+            .err(&format!(
+                "Running as unit: {name}; invocation ID: {}\n",
+                guest.units.state(&name).invocation
+            ))
+            .await;
     }
     if wait {
-        let Some(mut state) = guest.units.watch(&name) else { return 1 };
-        let ended = state.wait_for(|state| matches!(state.active, Active::Inactive | Active::Failed)).await.map(|state| state.clone());
-        return ended.map_or(1, |state| if state.code == 2 { 128 + state.status } else { state.status });
+        let Some(mut state) = guest.units.watch(&name) else {
+            return 1;
+        };
+        let ended = state
+            .wait_for(|state| matches!(state.active, Active::Inactive | Active::Failed))
+            .await
+            .map(|state| state.clone());
+        return ended.map_or(1, |state| {
+            if state.code == 2 {
+                128 + state.status
+            } else {
+                state.status
+            }
+        });
     }
     if !no_block && !started(guest, &name, &file).await {
         call.reply.err(&format!("Job for {name} failed.\n")).await;

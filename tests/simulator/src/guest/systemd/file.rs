@@ -19,7 +19,10 @@ impl UnitFile {
         let mut pending = String::new();
         for line in text.lines() {
             let trimmed = line.trim();
-            if trimmed.starts_with('#') || trimmed.starts_with(';') || (trimmed.is_empty() && pending.is_empty()) {
+            if trimmed.starts_with('#')
+                || trimmed.starts_with(';')
+                || (trimmed.is_empty() && pending.is_empty())
+            {
                 continue;
             }
             if let Some(continued) = trimmed.strip_suffix('\\') {
@@ -28,7 +31,10 @@ impl UnitFile {
                 continue;
             }
             let whole = std::mem::take(&mut pending) + trimmed;
-            if let Some(name) = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            if let Some(name) = whole
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+            {
                 name.clone_into(&mut section);
             } else if let Some((key, value)) = whole.split_once('=') {
                 file.set(&section, key.trim(), value.trim());
@@ -39,9 +45,11 @@ impl UnitFile {
 
     pub(in crate::guest) fn set(&mut self, section: &str, key: &str, value: &str) {
         if value.is_empty() {
-            self.entries.retain(|(in_section, known, _)| in_section != section || known != key);
+            self.entries
+                .retain(|(in_section, known, _)| in_section != section || known != key);
         } else {
-            self.entries.push((section.to_owned(), key.to_owned(), value.to_owned()));
+            self.entries
+                .push((section.to_owned(), key.to_owned(), value.to_owned()));
         }
     }
 
@@ -52,12 +60,23 @@ impl UnitFile {
         }
     }
 
-    pub(in crate::guest) fn all<'a>(&'a self, section: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.entries.iter().filter(move |(s, k, _)| s == section && k == key).map(|(_, _, value)| value.as_str())
+    pub(in crate::guest) fn all<'a>(
+        &'a self,
+        section: &'a str,
+        key: &'a str,
+    ) -> impl Iterator<Item = &'a str> {
+        self.entries
+            .iter()
+            .filter(move |(s, k, _)| s == section && k == key)
+            .map(|(_, _, value)| value.as_str())
     }
 
     pub(in crate::guest) fn get(&self, section: &str, key: &str) -> Option<&str> {
-        self.entries.iter().rev().find(|(s, k, _)| s == section && k == key).map(|(_, _, value)| value.as_str())
+        self.entries
+            .iter()
+            .rev()
+            .find(|(s, k, _)| s == section && k == key)
+            .map(|(_, _, value)| value.as_str())
     }
 }
 
@@ -106,12 +125,20 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn of(file: &UnitFile) -> Self {
         let get = |key| file.get("Service", key);
-        let all = |key| file.all("Service", key).map(str::to_owned).collect::<Vec<_>>();
+        let all = |key| {
+            file.all("Service", key)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         let span = |key, default| get(key).and_then(parse_span).unwrap_or(default);
         let kind = get("Type").unwrap_or("simple");
         let limit = |key| file.get("Unit", key).or_else(|| get(key));
-        let interval = limit("StartLimitIntervalSec").and_then(parse_span).unwrap_or(Duration::from_secs(10));
-        let burst = limit("StartLimitBurst").and_then(|burst| burst.parse().ok()).unwrap_or(5);
+        let interval = limit("StartLimitIntervalSec")
+            .and_then(parse_span)
+            .unwrap_or(Duration::from_secs(10));
+        let burst = limit("StartLimitBurst")
+            .and_then(|burst| burst.parse().ok())
+            .unwrap_or(5);
         Self {
             oneshot: kind == "oneshot",
             exec: kind != "simple",
@@ -140,20 +167,35 @@ impl Service {
                 Some("process" | "none") => KillMode::Process,
                 _ => KillMode::ControlGroup,
             },
-            success_codes: file.all("Service", "SuccessExitStatus").flat_map(str::split_whitespace).filter_map(|code| code.parse().ok()).collect(),
+            success_codes: file
+                .all("Service", "SuccessExitStatus")
+                .flat_map(str::split_whitespace)
+                .filter_map(|code| code.parse().ok())
+                .collect(),
         }
     }
 
     /// The assignments of `Environment=`.
     pub(super) fn assignments(&self) -> Vec<(String, String)> {
-        let words = self.environment.iter().flat_map(|line| words::split(line).unwrap_or_default());
-        words.filter_map(|word| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
+        let words = self
+            .environment
+            .iter()
+            .flat_map(|line| words::split(line).unwrap_or_default());
+        words
+            .filter_map(|word| {
+                word.split_once('=')
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            })
+            .collect()
     }
 }
 
 /// systemd's booleans.
 pub(super) fn is_true(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "1" | "yes" | "y" | "true" | "t" | "on")
+    matches!(
+        value.to_ascii_lowercase().as_str(),
+        "1" | "yes" | "y" | "true" | "t" | "on"
+    )
 }
 
 /// systemd's time spans: `5`, `100ms`, `1min 30s`; `infinity` is very long.
@@ -164,10 +206,14 @@ pub(super) fn parse_span(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text.trim();
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let number: f64 = rest[..digits].parse().ok()?;
         rest = rest[digits..].trim_start();
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
         let unit = match &rest[..letters] {
             "" | "s" | "sec" | "second" | "seconds" => 1.0,
             "ms" | "msec" => 0.001,
@@ -189,22 +235,50 @@ mod tests {
 
     #[test]
     fn continuations_comments_and_resets_are_as_systemd_reads_them() {
-        let file = UnitFile::parse("[Service]\n# no\nExecStart=/bin/a \\\n  one\n; no\nExecStart=\nExecStart=/bin/b\nEnvironment=A=1\nEnvironment=B=2\n");
-        assert_eq!(file.all("Service", "ExecStart").collect::<Vec<_>>(), ["/bin/b"]);
-        assert_eq!(Service::of(&file).assignments(), [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
+        let file = UnitFile::parse(
+            "[Service]\n# no\nExecStart=/bin/a \\\n  one\n; no\nExecStart=\nExecStart=/bin/b\nEnvironment=A=1\nEnvironment=B=2\n",
+        );
+        assert_eq!(
+            file.all("Service", "ExecStart").collect::<Vec<_>>(),
+            ["/bin/b"]
+        );
+        assert_eq!(
+            Service::of(&file).assignments(),
+            [
+                ("A".to_owned(), "1".to_owned()),
+                ("B".to_owned(), "2".to_owned())
+            ]
+        );
     }
 
     #[test]
     fn spans() {
-        for (text, millis) in [("5", 5000), ("100ms", 100), ("1min 30s", 90_000), ("1.5s", 1500), ("2h", 7_200_000)] {
-            assert_eq!(parse_span(text), Some(Duration::from_millis(millis)), "{text}");
+        for (text, millis) in [
+            ("5", 5000),
+            ("100ms", 100),
+            ("1min 30s", 90_000),
+            ("1.5s", 1500),
+            ("2h", 7_200_000),
+        ] {
+            assert_eq!(
+                parse_span(text),
+                Some(Duration::from_millis(millis)),
+                "{text}"
+            );
         }
         assert_eq!(parse_span("soon"), None);
     }
 
     #[test]
     fn a_start_limit_of_zero_is_none() {
-        assert!(Service::of(&UnitFile::parse("[Unit]\nStartLimitIntervalSec=0\n")).start_limit.is_none());
-        assert_eq!(Service::of(&UnitFile::default()).start_limit, Some((5, Duration::from_secs(10))));
+        assert!(
+            Service::of(&UnitFile::parse("[Unit]\nStartLimitIntervalSec=0\n"))
+                .start_limit
+                .is_none()
+        );
+        assert_eq!(
+            Service::of(&UnitFile::default()).start_limit,
+            Some((5, Duration::from_secs(10)))
+        );
     }
 }

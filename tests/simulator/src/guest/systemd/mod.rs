@@ -18,13 +18,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::boot::Guest;
+pub(super) use command::{power_off, run, run_transient};
 pub(super) use file::UnitFile;
 pub(super) use journal::Journal;
-pub(super) use command::{power_off, run, run_transient};
 pub(super) use journal::journalctl;
 
 /// Where unit files are looked for, first come first served.
-const FOLDERS: [&str; 4] = ["/run/systemd/transient", "/etc/systemd/system", "/run/systemd/system", PACKAGED];
+const FOLDERS: [&str; 4] = [
+    "/run/systemd/transient",
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    PACKAGED,
+];
 /// Where packages put theirs.
 pub(super) const PACKAGED: &str = "/usr/local/lib/systemd/system";
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
@@ -101,8 +106,14 @@ pub(super) struct Units {
 /// A unit's full name.
 pub(super) fn full_name(name: &str) -> String {
     let name = name.rsplit('/').next().unwrap_or(name);
-    let kinds = [".service", ".target", ".socket", ".timer", ".mount", ".path", ".slice", ".scope"];
-    if kinds.iter().any(|kind| name.ends_with(kind)) { name.to_owned() } else { format!("{name}.service") }
+    let kinds = [
+        ".service", ".target", ".socket", ".timer", ".mount", ".path", ".slice", ".scope",
+    ];
+    if kinds.iter().any(|kind| name.ends_with(kind)) {
+        name.to_owned()
+    } else {
+        format!("{name}.service")
+    }
 }
 
 impl Units {
@@ -111,7 +122,11 @@ impl Units {
     }
 
     fn state(&self, name: &str) -> State {
-        self.table().units.get(name).map(|entry| entry.state.borrow().clone()).unwrap_or_default()
+        self.table()
+            .units
+            .get(name)
+            .map(|entry| entry.state.borrow().clone())
+            .unwrap_or_default()
     }
 
     /// `ActiveState` of a unit.
@@ -121,12 +136,19 @@ impl Units {
 
     fn update(&self, name: &str, change: impl FnOnce(&mut State)) {
         let mut table = self.table();
-        let entry = table.units.entry(name.to_owned()).or_insert_with(|| Entry { state: watch::Sender::default(), stop: CancellationToken::new(), transient: None });
+        let entry = table.units.entry(name.to_owned()).or_insert_with(|| Entry {
+            state: watch::Sender::default(),
+            stop: CancellationToken::new(),
+            transient: None,
+        });
         entry.state.send_modify(change);
     }
 
     fn watch(&self, name: &str) -> Option<watch::Receiver<State>> {
-        self.table().units.get(name).map(|entry| entry.state.subscribe())
+        self.table()
+            .units
+            .get(name)
+            .map(|entry| entry.state.subscribe())
     }
 
     fn transient(&self, name: &str) -> Option<UnitFile> {
@@ -139,8 +161,15 @@ impl Units {
         if table.ended {
             return false;
         }
-        let entry = table.units.entry(name.to_owned()).or_insert_with(|| Entry { state: watch::Sender::default(), stop: CancellationToken::new(), transient: None });
-        if matches!(entry.state.borrow().active, Active::Active | Active::Activating | Active::Deactivating) {
+        let entry = table.units.entry(name.to_owned()).or_insert_with(|| Entry {
+            state: watch::Sender::default(),
+            stop: CancellationToken::new(),
+            transient: None,
+        });
+        if matches!(
+            entry.state.borrow().active,
+            Active::Active | Active::Activating | Active::Deactivating
+        ) {
             return false;
         }
         entry.stop = CancellationToken::new();
@@ -148,25 +177,41 @@ impl Units {
             (state.active, state.sub, state.result) = (Active::Activating, "start", "success");
             state.restarts = 0;
         });
-        let running = service::Running { guest: guest.clone(), name: name.to_owned(), service: file::Service::of(file), stop: entry.stop.clone() };
+        let running = service::Running {
+            guest: guest.clone(),
+            name: name.to_owned(),
+            service: file::Service::of(file),
+            stop: entry.stop.clone(),
+        };
         tokio::spawn(running.supervise());
         true
     }
 
     /// Asks a unit to stop and waits until it has.
     async fn stop(&self, name: &str) {
-        let Some(mut state) = self.watch(name) else { return };
+        let Some(mut state) = self.watch(name) else {
+            return;
+        };
         if let Some(entry) = self.table().units.get(name) {
             entry.stop.cancel();
         }
-        state.wait_for(|state| matches!(state.active, Active::Inactive | Active::Failed)).await.ok();
+        state
+            .wait_for(|state| matches!(state.active, Active::Inactive | Active::Failed))
+            .await
+            .ok();
     }
 
     /// Starts what is enabled, in the order of names.
     pub(super) async fn boot(&self, guest: &Arc<Guest>) {
         tokio::time::sleep(guest.shared.faults.timing().boot).await;
-        let mut wanted: Vec<_> = guest.files.list(WANTS).into_iter().filter(|name| name.ends_with(".service")).collect();
-        if !wanted.iter().any(|name| name == "ssh.service") && !self.is_masked(guest, "ssh.service") {
+        let mut wanted: Vec<_> = guest
+            .files
+            .list(WANTS)
+            .into_iter()
+            .filter(|name| name.ends_with(".service"))
+            .collect();
+        if !wanted.iter().any(|name| name == "ssh.service") && !self.is_masked(guest, "ssh.service")
+        {
             wanted.push("ssh.service".to_owned());
         }
         for name in wanted {
@@ -214,7 +259,11 @@ impl Units {
             "stopping"
         } else if !table.booted {
             "starting"
-        } else if table.units.values().any(|entry| entry.state.borrow().active == Active::Failed) {
+        } else if table
+            .units
+            .values()
+            .any(|entry| entry.state.borrow().active == Active::Failed)
+        {
             "degraded"
         } else {
             "running"
@@ -224,7 +273,17 @@ impl Units {
 
 /// Units that are always there and active, with nothing behind them.
 fn is_builtin(name: &str) -> bool {
-    name.ends_with(".target") || name.ends_with(".slice") || matches!(name, "dbus.service" | "systemd-journald.service" | "systemd-logind.service" | "systemd-networkd.service" | "systemd-resolved.service" | "cron.service")
+    name.ends_with(".target")
+        || name.ends_with(".slice")
+        || matches!(
+            name,
+            "dbus.service"
+                | "systemd-journald.service"
+                | "systemd-logind.service"
+                | "systemd-networkd.service"
+                | "systemd-resolved.service"
+                | "cron.service"
+        )
 }
 
 /// Finds a unit's file: transient ones first, then the folders, with drop-ins. `None`: not found, or masked.
@@ -232,17 +291,34 @@ fn load(guest: &Guest, name: &str) -> Option<UnitFile> {
     if let Some(file) = guest.units.transient(name) {
         return Some(file);
     }
-    let template = name.split_once('@').and_then(|(prefix, rest)| rest.rsplit_once('.').map(|(_, kind)| format!("{prefix}@.{kind}")));
+    let template = name.split_once('@').and_then(|(prefix, rest)| {
+        rest.rsplit_once('.')
+            .map(|(_, kind)| format!("{prefix}@.{kind}"))
+    });
     let names: Vec<&str> = std::iter::once(name).chain(template.as_deref()).collect();
-    let text = names.iter().find_map(|name| FOLDERS.iter().find_map(|folder| guest.files.read(&format!("{folder}/{name}"))))?;
+    let text = names.iter().find_map(|name| {
+        FOLDERS
+            .iter()
+            .find_map(|folder| guest.files.read(&format!("{folder}/{name}")))
+    })?;
     if text.trim().is_empty() {
         return None;
     }
     let mut file = UnitFile::parse(&text);
     for folder in FOLDERS {
         let drop_ins = format!("{folder}/{name}.d");
-        for part in guest.files.list(&drop_ins).iter().filter(|part| part.ends_with(".conf")) {
-            file.extend(UnitFile::parse(&guest.files.read(&format!("{drop_ins}/{part}")).unwrap_or_default()));
+        for part in guest
+            .files
+            .list(&drop_ins)
+            .iter()
+            .filter(|part| part.ends_with(".conf"))
+        {
+            file.extend(UnitFile::parse(
+                &guest
+                    .files
+                    .read(&format!("{drop_ins}/{part}"))
+                    .unwrap_or_default(),
+            ));
         }
     }
     Some(file)
@@ -250,5 +326,8 @@ fn load(guest: &Guest, name: &str) -> Option<UnitFile> {
 
 /// Where a unit's file lies.
 fn path_of(guest: &Guest, name: &str) -> Option<String> {
-    FOLDERS.iter().map(|folder| format!("{folder}/{name}")).find(|path| guest.files.exists(path))
+    FOLDERS
+        .iter()
+        .map(|folder| format!("{folder}/{name}"))
+        .find(|path| guest.files.exists(path))
 }

@@ -71,16 +71,28 @@ impl Running {
                 self.say(&format!("Failed with result '{result}'."));
             }
             if !self.restarts_after(&end, clean) {
-                return self.finish(if clean { Active::Inactive } else { Active::Failed }, result);
+                return self.finish(
+                    if clean {
+                        Active::Inactive
+                    } else {
+                        Active::Failed
+                    },
+                    result,
+                );
             }
-            self.change(|state| (state.active, state.sub, state.main_pid, state.result) = (Active::Activating, "auto-restart", 0, result));
+            self.change(|state| {
+                (state.active, state.sub, state.main_pid, state.result) =
+                    (Active::Activating, "auto-restart", 0, result)
+            });
             tokio::select! {
                 () = tokio::time::sleep(self.service.restart_after) => {}
                 () = self.stop.cancelled() => return self.finish(Active::Inactive, "success"),
             }
             self.change(|state| state.restarts += 1);
             let count = self.guest.units.state(&self.name).restarts;
-            self.say(&format!("Scheduled restart job, restart counter is at {count}."));
+            self.say(&format!(
+                "Scheduled restart job, restart counter is at {count}."
+            ));
         }
     }
 
@@ -89,12 +101,24 @@ impl Running {
     }
 
     fn say(&self, text: &str) {
-        self.guest.units.journal.write(&self.name, "systemd", 1, &format!("{}: {text}", self.name));
+        self.guest
+            .units
+            .journal
+            .write(&self.name, "systemd", 1, &format!("{}: {text}", self.name));
     }
 
     fn finish(&self, active: Active, result: &'static str) {
         self.change(|state| {
-            (state.active, state.sub, state.result, state.main_pid) = (active, if active == Active::Failed { "failed" } else { "dead" }, result, 0);
+            (state.active, state.sub, state.result, state.main_pid) = (
+                active,
+                if active == Active::Failed {
+                    "failed"
+                } else {
+                    "dead"
+                },
+                result,
+                0,
+            );
             state.since_inactive = Some(SystemTime::now());
         });
     }
@@ -103,7 +127,9 @@ impl Running {
     fn judge(&self, end: &End) -> (bool, &'static str) {
         use std::os::unix::process::ExitStatusExt;
         let of = |status: ExitStatus| match (status.code(), status.signal()) {
-            (Some(code), _) if code == 0 || self.service.success_codes.contains(&code) => (true, "success"),
+            (Some(code), _) if code == 0 || self.service.success_codes.contains(&code) => {
+                (true, "success")
+            }
             (Some(_), _) => (false, "exit-code"),
             (None, Some(1 | 2 | 13 | 15)) => (true, "success"),
             (None, _) => (false, "signal"),
@@ -122,7 +148,10 @@ impl Running {
             Restart::Always => true,
             Restart::OnFailure => !clean,
             Restart::OnSuccess => clean,
-            Restart::OnAbnormal => matches!(end, End::TooLong) || matches!(end, End::Exited(status) if status.code().is_none()),
+            Restart::OnAbnormal => {
+                matches!(end, End::TooLong)
+                    || matches!(end, End::Exited(status) if status.code().is_none())
+            }
             Restart::No => false,
         }
     }
@@ -142,7 +171,9 @@ impl Running {
         };
         for line in &self.service.start_pre {
             match self.helper(line, &environment).await {
-                End::Exited(status) if !status.success() && !line.starts_with('-') => return End::Exited(status),
+                End::Exited(status) if !status.success() && !line.starts_with('-') => {
+                    return End::Exited(status);
+                }
                 end @ (End::Stopped(_) | End::NoExec) => return end,
                 _ => {}
             }
@@ -167,13 +198,24 @@ impl Running {
             ("JOURNAL_STREAM".to_owned(), "8:12345".to_owned()),
         ]);
         let expand = |value: &str| words::specifiers(value, &self.name, &self.guest.spec.hostname);
-        values.extend(self.service.assignments().into_iter().map(|(name, value)| (name, expand(&value))));
+        values.extend(
+            self.service
+                .assignments()
+                .into_iter()
+                .map(|(name, value)| (name, expand(&value))),
+        );
         for path in &self.service.environment_files {
-            let (path, optional) = path.strip_prefix('-').map_or((path.as_str(), false), |path| (path, true));
+            let (path, optional) = path
+                .strip_prefix('-')
+                .map_or((path.as_str(), false), |path| (path, true));
             match self.guest.files.read(&expand(path)) {
                 Some(text) => values.extend(words::environment_file(&text)),
                 None if optional => {}
-                None => return Err(format!("Failed to load environment files: No such file or directory ({path})")),
+                None => {
+                    return Err(format!(
+                        "Failed to load environment files: No such file or directory ({path})"
+                    ));
+                }
             }
         }
         Ok(values)
@@ -181,7 +223,9 @@ impl Running {
 
     /// Runs a command of `ExecStartPre=` and the like to its end.
     async fn helper(&self, line: &str, environment: &HashMap<String, String>) -> End {
-        let Some((mut child, _)) = self.spawn(line, environment) else { return End::NoExec };
+        let Some((mut child, _)) = self.spawn(line, environment) else {
+            return End::NoExec;
+        };
         tokio::select! {
             status = child.wait() => status.map_or(End::NoExec, End::Exited),
             () = self.stop.cancelled() => End::Stopped(None),
@@ -212,7 +256,10 @@ impl Running {
         for line in &self.service.start_post {
             self.helper(line, environment).await;
         }
-        let limit = self.service.runtime_max.unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+        let limit = self
+            .service
+            .runtime_max
+            .unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
         let end = tokio::select! {
             status = child.wait() => status.map_or(End::NoExec, End::Exited),
             () = self.stop.cancelled() => End::Stopped(self.bring_down(&mut child, process.as_ref(), environment).await),
@@ -227,11 +274,24 @@ impl Running {
 
     fn record(&self, end: &End) {
         use std::os::unix::process::ExitStatusExt;
-        let (End::Exited(status) | End::Stopped(Some(status))) = end else { return };
-        let (code, number) = status.code().map_or_else(|| (2, status.signal().unwrap_or(0)), |code| (1, code));
-        self.change(|state| (state.code, state.status, state.main_exit) = (code, number, Some(SystemTime::now())));
+        let (End::Exited(status) | End::Stopped(Some(status))) = end else {
+            return;
+        };
+        let (code, number) = status
+            .code()
+            .map_or_else(|| (2, status.signal().unwrap_or(0)), |code| (1, code));
+        self.change(|state| {
+            (state.code, state.status, state.main_exit) = (code, number, Some(SystemTime::now()))
+        });
         if number != 0 && matches!(end, End::Exited(_)) {
-            let how = if code == 1 { format!("code=exited, status={number}/{}", if number == 1 { "FAILURE" } else { "n/a" }) } else { format!("code=killed, status={number}") };
+            let how = if code == 1 {
+                format!(
+                    "code=exited, status={number}/{}",
+                    if number == 1 { "FAILURE" } else { "n/a" }
+                )
+            } else {
+                format!("code=killed, status={number}")
+            };
             self.say(&format!("Main process exited, {how}"));
         } else if matches!(end, End::Exited(_)) {
             self.say("Deactivated successfully.");
@@ -250,13 +310,26 @@ impl Running {
         let program = self.locate(&argv[0])?;
         let identifier = program.rsplit('/').next().unwrap_or(&program).to_owned();
         let mut command = confine::enter(self.guest.init);
-        command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
+        command.args(
+            environment
+                .iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        );
         command.arg("/usr/bin/setsid");
-        if let Some(folder) = self.service.working_directory.as_deref().map(|folder| folder.trim_start_matches('-')).filter(|folder| *folder != "/" && *folder != "~") {
+        if let Some(folder) = self
+            .service
+            .working_directory
+            .as_deref()
+            .map(|folder| folder.trim_start_matches('-'))
+            .filter(|folder| *folder != "/" && *folder != "~")
+        {
             command.args(["/usr/bin/env", &format!("--chdir={folder}")]);
         }
         command.arg(&program).args(&argv[1..]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         match command.spawn() {
             Ok(child) => Some((child, identifier)),
             Err(error) => {
@@ -270,11 +343,17 @@ impl Running {
         let found = if program.starts_with('/') {
             self.guest.files.exists(program).then(|| program.to_owned())
         } else {
-            PATH.split(':').map(|folder| format!("{folder}/{program}")).find(|path| self.guest.files.exists(path))
+            PATH.split(':')
+                .map(|folder| format!("{folder}/{program}"))
+                .find(|path| self.guest.files.exists(path))
         };
         if found.is_none() {
-            self.say(&format!("Unable to locate executable '{program}': No such file or directory"));
-            self.say(&format!("Failed at step EXEC spawning {program}: No such file or directory"));
+            self.say(&format!(
+                "Unable to locate executable '{program}': No such file or directory"
+            ));
+            self.say(&format!(
+                "Failed at step EXEC spawning {program}: No such file or directory"
+            ));
         }
         found
     }
@@ -288,9 +367,22 @@ impl Running {
         }
     }
 
-    fn relay_stream(&self, stream: impl AsyncRead + Unpin + Send + 'static, identifier: String, pid: u32) {
+    fn relay_stream(
+        &self,
+        stream: impl AsyncRead + Unpin + Send + 'static,
+        identifier: String,
+        pid: u32,
+    ) {
         let (guest, name) = (self.guest.clone(), self.name.clone());
-        let file = self.service.output.as_deref().and_then(|to| to.strip_prefix("append:").or_else(|| to.strip_prefix("file:"))).map(str::to_owned);
+        let file = self
+            .service
+            .output
+            .as_deref()
+            .and_then(|to| {
+                to.strip_prefix("append:")
+                    .or_else(|| to.strip_prefix("file:"))
+            })
+            .map(str::to_owned);
         let silent = self.service.output.as_deref() == Some("null");
         tokio::spawn(async move {
             let mut lines = BufReader::new(stream).lines();
@@ -305,11 +397,18 @@ impl Running {
     }
 
     /// Stops the main process as the unit wants it stopped.
-    async fn bring_down(&self, child: &mut Child, process: Option<&Process>, environment: &HashMap<String, String>) -> Option<ExitStatus> {
+    async fn bring_down(
+        &self,
+        child: &mut Child,
+        process: Option<&Process>,
+        environment: &HashMap<String, String>,
+    ) -> Option<ExitStatus> {
         self.change(|state| (state.active, state.sub) = (Active::Deactivating, "stop-sigterm"));
         for line in &self.service.stop {
             if let Some((mut helper, _)) = self.spawn(line, environment) {
-                tokio::time::timeout(self.service.stop_timeout, helper.wait()).await.ok();
+                tokio::time::timeout(self.service.stop_timeout, helper.wait())
+                    .await
+                    .ok();
             }
         }
         if self.service.kill_mode == KillMode::ControlGroup {
@@ -344,14 +443,25 @@ impl Running {
 
     /// Sends a signal to all processes of this invocation, and says how many there were. The mark in their environment stands for the control group.
     fn signal_all(&self, signal: Signal) -> usize {
-        let mark = format!("INVOCATION_ID={}", self.guest.units.state(&self.name).invocation);
-        let Ok(processes) = std::fs::read_dir("/proc") else { return 0 };
+        let mark = format!(
+            "INVOCATION_ID={}",
+            self.guest.units.state(&self.name).invocation
+        );
+        let Ok(processes) = std::fs::read_dir("/proc") else {
+            return 0;
+        };
         let members = processes.filter_map(Result::ok).filter_map(|entry| {
             let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
             let environment = std::fs::read(entry.path().join("environ")).ok()?;
-            environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes()).then_some(pid)
+            environment
+                .split(|byte| *byte == 0)
+                .any(|pair| pair == mark.as_bytes())
+                .then_some(pid)
         });
-        members.filter_map(Pid::from_raw).filter(|pid| kill_process(*pid, signal).is_ok()).count()
+        members
+            .filter_map(Pid::from_raw)
+            .filter(|pid| kill_process(*pid, signal).is_ok())
+            .count()
     }
 }
 
@@ -371,8 +481,17 @@ impl Process {
                 && !matches!(name.trim_end(), "nsenter" | "env" | "setsid")
             {
                 let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-                let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()?;
-                return Some(Self { outside: Pid::from_raw(i32::try_from(pid).ok()?)?, inside });
+                let inside = status
+                    .lines()
+                    .find_map(|line| line.strip_prefix("NSpid:"))?
+                    .split_whitespace()
+                    .last()?
+                    .parse()
+                    .ok()?;
+                return Some(Self {
+                    outside: Pid::from_raw(i32::try_from(pid).ok()?)?,
+                    inside,
+                });
             }
             // Gone already, or not there yet.
             if !std::path::Path::new(&format!("/proc/{nsenter}/exe")).exists() {

@@ -8,12 +8,23 @@ use super::{Active, State, Units, is_builtin, load, path_of};
 use crate::guest::boot::Guest;
 
 /// All properties that are known of a unit, in the order in which they are shown.
-pub(super) fn properties(guest: &Guest, name: &str, unix_times: bool) -> Vec<(&'static str, String)> {
+pub(super) fn properties(
+    guest: &Guest,
+    name: &str,
+    unix_times: bool,
+) -> Vec<(&'static str, String)> {
     let units: &Units = &guest.units;
     let file = load(guest, name);
     let mut state = units.state(name);
     if is_builtin(name) {
-        (state.active, state.sub) = (Active::Active, if name.ends_with(".target") { "active" } else { "running" });
+        (state.active, state.sub) = (
+            Active::Active,
+            if name.ends_with(".target") {
+                "active"
+            } else {
+                "running"
+            },
+        );
     }
     let path = path_of(guest, name);
     let loaded = match (&file, &path) {
@@ -44,17 +55,34 @@ pub(super) fn properties(guest: &Guest, name: &str, unix_times: bool) -> Vec<(&'
         ("ExecMainCode", state.code.to_string()),
         ("ExecMainStatus", state.status.to_string()),
         ("ExecStart", setting("ExecStart", "")),
-        ("Environment", file.all("Service", "Environment").collect::<Vec<_>>().join(" ")),
-        ("EnvironmentFiles", file.all("Service", "EnvironmentFile").map(|path| format!("{path} (ignore_errors=no)")).collect::<Vec<_>>().join("\n")),
+        (
+            "Environment",
+            file.all("Service", "Environment")
+                .collect::<Vec<_>>()
+                .join(" "),
+        ),
+        (
+            "EnvironmentFiles",
+            file.all("Service", "EnvironmentFile")
+                .map(|path| format!("{path} (ignore_errors=no)"))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ),
         ("Id", name.to_owned()),
         ("Names", name.to_owned()),
-        ("Description", file.get("Unit", "Description").unwrap_or(name).to_owned()),
+        (
+            "Description",
+            file.get("Unit", "Description").unwrap_or(name).to_owned(),
+        ),
         ("LoadState", loaded.to_owned()),
         ("ActiveState", active.to_owned()),
         ("SubState", state.sub.to_owned()),
         ("FragmentPath", path.unwrap_or_default()),
         ("UnitFileState", enablement(guest, name, &file).to_owned()),
-        ("StateChangeTimestamp", time(state.since_active.max(state.since_inactive))),
+        (
+            "StateChangeTimestamp",
+            time(state.since_active.max(state.since_inactive)),
+        ),
         ("ActiveEnterTimestamp", time(state.since_active)),
         ("InactiveEnterTimestamp", time(state.since_inactive)),
         ("InvocationID", state.invocation),
@@ -64,7 +92,18 @@ pub(super) fn properties(guest: &Guest, name: &str, unix_times: bool) -> Vec<(&'
 
 /// `systemctl is-enabled`; empty for what has no file.
 pub(super) fn enablement(guest: &Guest, name: &str, file: &UnitFile) -> &'static str {
-    let linked = |unit: &str| guest.files.list("/etc/systemd/system").iter().filter(|folder| folder.ends_with(".wants") || folder.ends_with(".requires")).any(|folder| guest.files.exists(&format!("/etc/systemd/system/{folder}/{unit}")));
+    let linked = |unit: &str| {
+        guest
+            .files
+            .list("/etc/systemd/system")
+            .iter()
+            .filter(|folder| folder.ends_with(".wants") || folder.ends_with(".requires"))
+            .any(|folder| {
+                guest
+                    .files
+                    .exists(&format!("/etc/systemd/system/{folder}/{unit}"))
+            })
+    };
     if guest.units.transient(name).is_some() {
         "transient"
     } else if path_of(guest, name).is_none() {
@@ -83,14 +122,29 @@ pub(super) fn enablement(guest: &Guest, name: &str, file: &UnitFile) -> &'static
 /// `systemctl status` of one unit.
 pub(super) fn status(guest: &Guest, name: &str, lines: usize) -> String {
     let all = properties(guest, name, false);
-    let get = |key: &str| all.iter().find(|(known, _)| *known == key).map(|(_, value)| value.as_str()).unwrap_or_default();
+    let get = |key: &str| {
+        all.iter()
+            .find(|(known, _)| *known == key)
+            .map(|(_, value)| value.as_str())
+            .unwrap_or_default()
+    };
     let dot = match get("ActiveState") {
         "active" => "●",
         "failed" => "×",
         _ => "○",
     };
-    let mut text = format!("{dot} {name} - {}\n     Loaded: {} ({}; {})\n", get("Description"), get("LoadState"), get("FragmentPath"), get("UnitFileState"));
-    let result = if get("ActiveState") == "failed" { format!(" (Result: {})", get("Result")) } else { format!(" ({})", get("SubState")) };
+    let mut text = format!(
+        "{dot} {name} - {}\n     Loaded: {} ({}; {})\n",
+        get("Description"),
+        get("LoadState"),
+        get("FragmentPath"),
+        get("UnitFileState")
+    );
+    let result = if get("ActiveState") == "failed" {
+        format!(" (Result: {})", get("Result"))
+    } else {
+        format!(" ({})", get("SubState"))
+    };
     text += &format!("     Active: {}{result}", get("ActiveState"));
     if !get("StateChangeTimestamp").is_empty() {
         text += &format!(" since {}", get("StateChangeTimestamp"));

@@ -34,7 +34,9 @@ pub(super) fn split(line: &str) -> Option<Vec<String>> {
 fn unescape(chars: &mut Chars<'_>) -> Option<char> {
     let number = |chars: &mut Chars<'_>, count: usize, radix| {
         let digits: String = chars.by_ref().take(count).collect();
-        u32::from_str_radix(&digits, radix).ok().and_then(char::from_u32)
+        u32::from_str_radix(&digits, radix)
+            .ok()
+            .and_then(char::from_u32)
     };
     Some(match chars.next()? {
         'a' => '\x07',
@@ -100,7 +102,14 @@ pub(super) fn variables(words: &[String], values: &HashMap<String, String>) -> V
             && !name.is_empty()
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         {
-            out.extend(values.get(name).map(String::as_str).unwrap_or_default().split_whitespace().map(str::to_owned));
+            out.extend(
+                values
+                    .get(name)
+                    .map(String::as_str)
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .map(str::to_owned),
+            );
         } else {
             out.push(within(word, values));
         }
@@ -117,15 +126,25 @@ fn within(word: &str, values: &HashMap<String, String>) -> String {
         if let Some(after) = rest.strip_prefix('$') {
             out.push('$');
             rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+        } else if let Some((name, after)) = rest
+            .strip_prefix('{')
+            .and_then(|inner| inner.split_once('}'))
+        {
             out.push_str(values.get(name).map(String::as_str).unwrap_or_default());
             rest = after;
         } else {
-            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
             if end == 0 {
                 out.push('$');
             } else {
-                out.push_str(values.get(&rest[..end]).map(String::as_str).unwrap_or_default());
+                out.push_str(
+                    values
+                        .get(&rest[..end])
+                        .map(String::as_str)
+                        .unwrap_or_default(),
+                );
             }
             rest = &rest[end..];
         }
@@ -215,7 +234,10 @@ mod tests {
     fn lines_split_as_systemd_splits_them() {
         let table: [(&str, Option<&[&str]>); 6] = [
             ("/bin/a one  two", Some(&["/bin/a", "one", "two"])),
-            (r#"/bin/a "one two" 'three "x"'"#, Some(&["/bin/a", "one two", "three \"x\""])),
+            (
+                r#"/bin/a "one two" 'three "x"'"#,
+                Some(&["/bin/a", "one two", "three \"x\""]),
+            ),
             (r#"a \"b\" \x41\s\t"#, Some(&["a", "\"b\"", "A \t"])),
             ("a ''", Some(&["a", ""])),
             ("a 'open", None),
@@ -229,14 +251,34 @@ mod tests {
     #[test]
     fn variables_and_specifiers() {
         let values = HashMap::from([("A".to_owned(), "x y".to_owned())]);
-        assert_eq!(variables(&strings(&["$A", "${A}", "p$$q", "a-${A}-b", "$NONE"]), &values), strings(&["x", "y", "x y", "p$q", "a-x y-b"]));
-        assert_eq!(specifiers("100%% of %n on %H", "v@1.service", "host"), "100% of v@1.service on host");
+        assert_eq!(
+            variables(
+                &strings(&["$A", "${A}", "p$$q", "a-${A}-b", "$NONE"]),
+                &values
+            ),
+            strings(&["x", "y", "x y", "p$q", "a-x y-b"])
+        );
+        assert_eq!(
+            specifiers("100%% of %n on %H", "v@1.service", "host"),
+            "100% of v@1.service on host"
+        );
     }
 
     #[test]
     fn environment_files() {
         let text = "# c\nA=1\nB=\"two words\"  \nC='si$ngle\\'\nD=\"q\\\"\\$x\\n\"\nE=trailing  \nF=\"a\nb\"\nnot an assignment\nG=\n";
-        let wanted = [("A", "1"), ("B", "two words"), ("C", "si$ngle\\"), ("D", "q\"$x\\n"), ("E", "trailing"), ("F", "a\nb"), ("G", "")];
-        assert_eq!(environment_file(text), wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let wanted = [
+            ("A", "1"),
+            ("B", "two words"),
+            ("C", "si$ngle\\"),
+            ("D", "q\"$x\\n"),
+            ("E", "trailing"),
+            ("F", "a\nb"),
+            ("G", ""),
+        ];
+        assert_eq!(
+            environment_file(text),
+            wanted.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
     }
 }

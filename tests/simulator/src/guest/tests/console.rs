@@ -21,7 +21,10 @@ async fn a_new_session_greets_with_a_prompt_and_a_joined_one_is_silent() {
     assert_eq!(a.until("# ").await, "\x1b[H\x1b[J\x1b[?2004hroot@ct:/# ");
     a.send("echo $PATH $TERM $container-$HOME-$USER\n").await;
     let answer = a.until("root@ct:/# ").await;
-    assert!(answer.contains("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin linux lxc-"), "{answer:?}");
+    assert!(
+        answer.contains("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin linux lxc-"),
+        "{answer:?}"
+    );
     let mut b = lab.attach(150).await;
     assert_eq!(b.within(QUIET).await, "\x1b[H\x1b[J");
     b.resize(101, 31).await;
@@ -57,7 +60,10 @@ async fn our_loop_answers_a_resize_with_its_mark_and_survives_its_clients() {
     let answer = c.until("done-sleep\r\r\n").await;
     assert!(answer.contains("mark-"), "{answer:?}");
     c.send("exit 0\n").await;
-    assert_eq!(c.until("\x1b[?25h").await, "\x1b[999H\r\n[EOF - dtach terminating]\r\n\x1b[?25h");
+    assert_eq!(
+        c.until("\x1b[?25h").await,
+        "\x1b[999H\r\n[EOF - dtach terminating]\r\n\x1b[?25h"
+    );
     assert!(c.ended().await);
     let mut d = lab.attach(150).await;
     assert!(d.until("# ").await.contains("root@ct"));
@@ -82,7 +88,12 @@ async fn a_stopped_container_and_a_tty_without_a_shell() {
     let lab = booted().await;
     let mut shell = lab.attach(999).await;
     let said = shell.until("\x1b[?25h").await;
-    assert!(said.contains("lxc-attach: 999: ../src/lxc/attach.c: get_attach_context: 406 Connection refused"), "{said:?}");
+    assert!(
+        said.contains(
+            "lxc-attach: 999: ../src/lxc/attach.c: get_attach_context: 406 Connection refused"
+        ),
+        "{said:?}"
+    );
     assert!(shell.ended().await);
     let mut tty = Terminal::new(lab.world.attach(150, ConsoleMode::Tty).await.unwrap());
     tty.until("ct login: ").await;
@@ -98,7 +109,8 @@ async fn a_halt_ends_the_console_and_a_cut_line_does_not() {
     lab.control.cut_consoles_after(Some(60));
     let mut cut = lab.attach(150).await;
     cut.until("# ").await;
-    cut.send("KEPT=yes; echo a-line-that-is-long-enough-to-be-cut\n").await;
+    cut.send("KEPT=yes; echo a-line-that-is-long-enough-to-be-cut\n")
+        .await;
     assert!(cut.ended().await);
     lab.control.cut_consoles_after(None);
     let mut next = lab.attach(150).await;

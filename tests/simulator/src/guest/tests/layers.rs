@@ -4,13 +4,28 @@ use std::time::Duration;
 
 use super::{Lab, UBUNTU, lab, spec};
 
-const GPUS: &[&str] = &["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"];
+const GPUS: &[&str] = &[
+    "/dev/nvidia0",
+    "/dev/nvidia1",
+    "/dev/nvidiactl",
+    "/dev/nvidia-uvm",
+    "/dev/nvidia-uvm-tools",
+];
 const DEBIAN: &str = "debian-13-standard_13.1-2_amd64.tar.zst";
 
 fn script(number: &str) -> Option<String> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/phoenix/scripts");
-    let mut files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path());
-    let file = files.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(number)))?;
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../manifests/phoenix/scripts"
+    );
+    let mut files = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path());
+    let file = files.find(|path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(number))
+    })?;
     std::fs::read_to_string(file).ok()
 }
 
@@ -18,9 +33,18 @@ fn script(number: &str) -> Option<String> {
 async fn layer(lab: &Lab, from: u32, vmid: u32, devices: &[&str], number: &str) {
     let volume = |vmid: u32| format!("lxc-disks:subvol-{vmid}-disk-0");
     if from != vmid {
-        lab.world.clone_root(volume(from), None, volume(vmid)).await.unwrap();
+        lab.world
+            .clone_root(volume(from), None, volume(vmid))
+            .await
+            .unwrap();
     }
-    lab.world.boot(vmid, spec(&volume(vmid), &format!("10.0.0.{}", vmid - 800), devices)).await.unwrap();
+    lab.world
+        .boot(
+            vmid,
+            spec(&volume(vmid), &format!("10.0.0.{}", vmid - 800), devices),
+        )
+        .await
+        .unwrap();
     let script = script(number).expect("the repository has this layer's script");
     for _ in 0..2 {
         let (said, code) = lab.sh(vmid, &script).await;
@@ -30,17 +54,35 @@ async fn layer(lab: &Lab, from: u32, vmid: u32, devices: &[&str], number: &str) 
 
 async fn all_layers(template: &str) {
     let lab = lab().await;
-    lab.world.create_root("lxc-disks:subvol-900-disk-0".to_owned(), template.to_owned()).await.unwrap();
+    lab.world
+        .create_root(
+            "lxc-disks:subvol-900-disk-0".to_owned(),
+            template.to_owned(),
+        )
+        .await
+        .unwrap();
     layer(&lab, 900, 900, &[], "900").await;
-    lab.world.shutdown(900, Duration::from_secs(10)).await.unwrap();
+    lab.world
+        .shutdown(900, Duration::from_secs(10))
+        .await
+        .unwrap();
     layer(&lab, 900, 901, GPUS, "901").await;
     layer(&lab, 900, 902, &[], "902").await;
-    lab.world.shutdown(901, Duration::from_secs(10)).await.unwrap();
-    lab.world.shutdown(902, Duration::from_secs(10)).await.unwrap();
+    lab.world
+        .shutdown(901, Duration::from_secs(10))
+        .await
+        .unwrap();
+    lab.world
+        .shutdown(902, Duration::from_secs(10))
+        .await
+        .unwrap();
     layer(&lab, 901, 920, GPUS, "920").await;
     layer(&lab, 902, 910, &[], "910").await;
     assert!(lab.ok(920, "nvidia-smi -L").await.contains("GPU 1: "));
-    assert_eq!(lab.ok(920, "/opt/vllm/bin/vllm --version").await, "0.32.0\n");
+    assert_eq!(
+        lab.ok(920, "/opt/vllm/bin/vllm --version").await,
+        "0.32.0\n"
+    );
 }
 
 #[tokio::test]

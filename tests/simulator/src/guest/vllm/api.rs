@@ -21,24 +21,54 @@ const USUAL: u64 = 16;
 pub(super) async fn answer(engine: Arc<Engine>, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let key = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-    if path.starts_with("/v1") && !engine.api_key.is_empty() && !key.is_some_and(|key| engine.api_key.iter().any(|known| known == key)) {
-        return finish(401, Some("application/json"), json!({"error": "Unauthorized"}).to_string());
+    let key = parts
+        .headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    if path.starts_with("/v1")
+        && !engine.api_key.is_empty()
+        && !key.is_some_and(|key| engine.api_key.iter().any(|known| known == key))
+    {
+        return finish(
+            401,
+            Some("application/json"),
+            json!({"error": "Unauthorized"}).to_string(),
+        );
     }
     match (parts.method, path) {
         (Method::GET, "/health") if engine.dead.is_cancelled() => finish(503, None, String::new()),
-        (Method::GET, "/health") | (Method::GET | Method::POST, "/ping") => finish(200, None, String::new()),
+        (Method::GET, "/health") | (Method::GET | Method::POST, "/ping") => {
+            finish(200, None, String::new())
+        }
         (Method::GET, "/version") => reply(200, &json!({"version": VLLM})),
         (Method::GET, "/load") => reply(200, &json!({"server_load": 0})),
         (Method::GET, "/v1/models") => reply(200, &models(&engine)),
-        (Method::GET, "/metrics") => finish(200, Some("text/plain; version=1.0.0; charset=utf-8"), metrics(&engine)),
+        (Method::GET, "/metrics") => finish(
+            200,
+            Some("text/plain; version=1.0.0; charset=utf-8"),
+            metrics(&engine),
+        ),
         (Method::POST, "/v1/completions" | "/v1/chat/completions" | "/tokenize") => {
-            let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            let body = body
+                .collect()
+                .await
+                .map(http_body_util::Collected::to_bytes)
+                .unwrap_or_default();
             generate(&engine, path, &body)
         }
-        (_, "/health" | "/version" | "/load" | "/v1/models" | "/metrics" | "/v1/completions" | "/v1/chat/completions" | "/tokenize" | "/ping") => {
-            reply(405, &json!({"detail": "Method Not Allowed"}))
-        }
+        (
+            _,
+            "/health"
+            | "/version"
+            | "/load"
+            | "/v1/models"
+            | "/metrics"
+            | "/v1/completions"
+            | "/v1/chat/completions"
+            | "/tokenize"
+            | "/ping",
+        ) => reply(405, &json!({"detail": "Method Not Allowed"})),
         _ => reply(404, &json!({"detail": "Not Found"})),
     }
 }
@@ -48,15 +78,24 @@ fn reply(status: u16, value: &Value) -> Answer {
 }
 
 fn finish(status: u16, kind: Option<&str>, body: String) -> Answer {
-    let mut answer = Response::builder().status(status).header("server", "uvicorn").header("content-length", body.len());
+    let mut answer = Response::builder()
+        .status(status)
+        .header("server", "uvicorn")
+        .header("content-length", body.len());
     if let Some(kind) = kind {
         answer = answer.header("content-type", kind);
     }
-    answer.header("vary", "Origin").body(Full::from(Bytes::from(body))).unwrap_or_default()
+    answer
+        .header("vary", "Origin")
+        .body(Full::from(Bytes::from(body)))
+        .unwrap_or_default()
 }
 
 fn error(status: u16, kind: &str, parameter: Option<&str>, message: &str) -> Answer {
-    reply(status, &json!({"error": {"message": message, "type": kind, "param": parameter, "code": status}}))
+    reply(
+        status,
+        &json!({"error": {"message": message, "type": kind, "param": parameter, "code": status}}),
+    )
 }
 
 fn seconds(at: SystemTime) -> u64 {
@@ -88,21 +127,36 @@ fn generate(engine: &Engine, path: &str, body: &[u8]) -> Answer {
     };
     let model = match asked["model"].as_str() {
         Some(model) if !engine.served.iter().any(|name| name == model) => {
-            return error(404, "NotFoundError", Some("model"), &format!("The model `{model}` does not exist. Valid aliases: {}.", engine.served.join(", ")));
+            return error(
+                404,
+                "NotFoundError",
+                Some("model"),
+                &format!(
+                    "The model `{model}` does not exist. Valid aliases: {}.",
+                    engine.served.join(", ")
+                ),
+            );
         }
         Some(model) => model.to_owned(),
         None => engine.served[0].clone(),
     };
     if path == "/tokenize" {
-        return reply(200, &json!({"count": 1, "max_model_len": engine.max_model_len, "tokens": [316], "token_strs": null}));
+        return reply(
+            200,
+            &json!({"count": 1, "max_model_len": engine.max_model_len, "tokens": [316], "token_strs": null}),
+        );
     }
     let chat = path == "/v1/chat/completions";
     let given = if chat { "messages" } else { "prompt" };
     if asked.get(given).is_none() {
-        let message = format!("1 validation error:\n  {{'type': 'missing', 'loc': ('body', '{given}'), 'msg': 'Field required', 'input': '<dict>'}}");
+        let message = format!(
+            "1 validation error:\n  {{'type': 'missing', 'loc': ('body', '{given}'), 'msg': 'Field required', 'input': '<dict>'}}"
+        );
         return error(400, "Bad Request", Some(&format!("body.{given}")), &message);
     }
-    let tokens = asked["max_completion_tokens"].as_u64().or_else(|| asked["max_tokens"].as_u64());
+    let tokens = asked["max_completion_tokens"]
+        .as_u64()
+        .or_else(|| asked["max_tokens"].as_u64());
     if let Some(tokens) = tokens.filter(|tokens| *tokens > engine.max_model_len) {
         let message = format!(
             "max_tokens={tokens} cannot be greater than max_model_len={}. Please request fewer output tokens. (parameter=max_tokens, value={tokens})",
@@ -111,12 +165,21 @@ fn generate(engine: &Engine, path: &str, body: &[u8]) -> Answer {
         return error(400, "BadRequestError", Some("max_tokens"), &message);
     }
     if engine.dead.is_cancelled() {
-        return error(500, "InternalServerError", None, "EngineCore encountered an issue. See stack trace (above) for the root cause.");
+        return error(
+            500,
+            "InternalServerError",
+            None,
+            "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+        );
     }
     let count = tokens.unwrap_or(USUAL);
     engine.count(count);
     let reason = if tokens.is_some() { "length" } else { "stop" };
-    if asked["stream"] == true { stream(chat, &model, count, reason) } else { reply(200, &whole(chat, &model, count, reason)) }
+    if asked["stream"] == true {
+        stream(chat, &model, count, reason)
+    } else {
+        reply(200, &whole(chat, &model, count, reason))
+    }
 }
 
 fn words(count: u64) -> String {
@@ -143,7 +206,11 @@ fn whole(chat: bool, model: &str, count: u64, reason: &str) -> Value {
 
 fn stream(chat: bool, model: &str, count: u64, reason: &str) -> Answer {
     let created = seconds(SystemTime::now());
-    let (id, object) = if chat { (id("chatcmpl"), "chat.completion.chunk") } else { (id("cmpl"), "text_completion") };
+    let (id, object) = if chat {
+        (id("chatcmpl"), "chat.completion.chunk")
+    } else {
+        (id("cmpl"), "text_completion")
+    };
     let mut text = String::new();
     let mut event = |choices: Value, usage: Option<Value>| {
         let mut value = json!({"id": id, "object": object, "created": created, "model": model, "choices": choices});
@@ -154,10 +221,17 @@ fn stream(chat: bool, model: &str, count: u64, reason: &str) -> Answer {
         text += &format!("data: {value}\n\n");
     };
     if chat {
-        event(json!([{"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null}]), None);
+        event(
+            json!([{"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null}]),
+            None,
+        );
     }
     for token in 1..=count.min(10_000) {
-        let end = if token == count { json!(reason) } else { Value::Null };
+        let end = if token == count {
+            json!(reason)
+        } else {
+            Value::Null
+        };
         let choice = if chat {
             json!({"index": 0, "delta": {"content": "m"}, "logprobs": null, "finish_reason": end, "token_ids": null})
         } else {
@@ -165,7 +239,10 @@ fn stream(chat: bool, model: &str, count: u64, reason: &str) -> Answer {
         };
         event(json!([choice]), None);
     }
-    event(json!([]), Some(json!({"prompt_tokens": 19, "total_tokens": 19 + count, "completion_tokens": count})));
+    event(
+        json!([]),
+        Some(json!({"prompt_tokens": 19, "total_tokens": 19 + count, "completion_tokens": count})),
+    );
     text += "data: [DONE]\n\n";
     Response::builder()
         .header("server", "uvicorn")
@@ -187,17 +264,76 @@ fn metrics(engine: &Engine) -> String {
             text += &format!("{name}{suffix}{label} {value:?}\n");
         }
     };
-    #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers, and these counts are small")]
-    let (requests, generated, started) = (requests as f64, generated as f64, seconds(engine.started) as f64);
-    family("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", &[("", String::new(), started)]);
-    family("vllm:num_requests_running", "gauge", "Number of requests in model execution batches.", &[("", label.clone(), 0.0)]);
-    family("vllm:num_requests_waiting", "gauge", "Number of requests waiting to be processed.", &[("", label.clone(), 0.0)]);
-    let states = ["awake", "weights_offloaded", "discard_all"].map(|state| ("", format!("{{engine=\"0\",model_name=\"{}\",sleep_state=\"{state}\"}}", engine.served[0]), f64::from(u8::from(state == "awake"))));
-    family("vllm:engine_sleep_state", "gauge", "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake; weights_offloaded = 1 means sleep level 1; discard_all = 1 means sleep level 2.", &states);
-    family("vllm:kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.", &[("", label.clone(), 0.0)]);
-    family("vllm:prompt_tokens", "counter", "Number of prefill tokens processed.", &[("_total", label.clone(), requests)]);
-    family("vllm:generation_tokens", "counter", "Number of generation tokens processed.", &[("_total", label.clone(), generated)]);
-    let finished = format!("{{engine=\"0\",finished_reason=\"length\",model_name=\"{}\"}}", engine.served[0]);
-    family("vllm:request_success", "counter", "Count of successfully processed requests.", &[("_total", finished, requests)]);
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "metrics are floating-point numbers, and these counts are small"
+    )]
+    let (requests, generated, started) = (
+        requests as f64,
+        generated as f64,
+        seconds(engine.started) as f64,
+    );
+    family(
+        "process_start_time_seconds",
+        "gauge",
+        "Start time of the process since unix epoch in seconds.",
+        &[("", String::new(), started)],
+    );
+    family(
+        "vllm:num_requests_running",
+        "gauge",
+        "Number of requests in model execution batches.",
+        &[("", label.clone(), 0.0)],
+    );
+    family(
+        "vllm:num_requests_waiting",
+        "gauge",
+        "Number of requests waiting to be processed.",
+        &[("", label.clone(), 0.0)],
+    );
+    let states = ["awake", "weights_offloaded", "discard_all"].map(|state| {
+        (
+            "",
+            format!(
+                "{{engine=\"0\",model_name=\"{}\",sleep_state=\"{state}\"}}",
+                engine.served[0]
+            ),
+            f64::from(u8::from(state == "awake")),
+        )
+    });
+    family(
+        "vllm:engine_sleep_state",
+        "gauge",
+        "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake; weights_offloaded = 1 means sleep level 1; discard_all = 1 means sleep level 2.",
+        &states,
+    );
+    family(
+        "vllm:kv_cache_usage_perc",
+        "gauge",
+        "KV-cache usage. 1 means 100 percent usage.",
+        &[("", label.clone(), 0.0)],
+    );
+    family(
+        "vllm:prompt_tokens",
+        "counter",
+        "Number of prefill tokens processed.",
+        &[("_total", label.clone(), requests)],
+    );
+    family(
+        "vllm:generation_tokens",
+        "counter",
+        "Number of generation tokens processed.",
+        &[("_total", label.clone(), generated)],
+    );
+    let finished = format!(
+        "{{engine=\"0\",finished_reason=\"length\",model_name=\"{}\"}}",
+        engine.served[0]
+    );
+    family(
+        "vllm:request_success",
+        "counter",
+        "Count of successfully processed requests.",
+        &[("_total", finished, requests)],
+    );
     text
 }

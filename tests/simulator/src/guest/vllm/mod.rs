@@ -61,8 +61,12 @@ impl Drop for Registered<'_> {
 
 /// `vllm`.
 pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
-    let home = call.program.rsplit_once("/bin/").map_or("/usr/local", |(home, _)| home);
-    let version = standin::python_package(guest, home, "vllm").unwrap_or_else(|| standin::VLLM.to_owned());
+    let home = call
+        .program
+        .rsplit_once("/bin/")
+        .map_or("/usr/local", |(home, _)| home);
+    let version =
+        standin::python_package(guest, home, "vllm").unwrap_or_else(|| standin::VLLM.to_owned());
     match call.args().first().copied() {
         Some("--version" | "-v") => {
             call.reply.out(&format!("{version}\n")).await;
@@ -83,8 +87,17 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
 }
 
 fn stamp() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
-    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+        % 86_400;
+    format!(
+        "{:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }
 
 /// The server's log, which it writes to standard error.
@@ -93,12 +106,20 @@ struct Log<'a>(&'a Reply);
 
 impl Log<'_> {
     async fn info(self, text: &str) {
-        self.0.err(&format!("(APIServer pid=1) INFO 11-24 {} {text}\n", stamp())).await;
+        self.0
+            .err(&format!(
+                "(APIServer pid=1) INFO 11-24 {} {text}\n",
+                stamp()
+            ))
+            .await;
     }
 
     /// Says why the engine did not start; the answer is the exit status.
     async fn failure(self, text: &str) -> i32 {
-        let core = format!("(EngineCore pid=2) ERROR 11-24 {} [core.py:1104] EngineCore failed to start.\n(EngineCore pid=2) {text}\n", stamp());
+        let core = format!(
+            "(EngineCore pid=2) ERROR 11-24 {} [core.py:1104] EngineCore failed to start.\n(EngineCore pid=2) {text}\n",
+            stamp()
+        );
         self.0.err(&core).await;
         self.0.err("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n").await;
         1
@@ -107,8 +128,15 @@ impl Log<'_> {
 
 async fn serve_model(guest: &Arc<Guest>, call: &Call, serve: Serve, version: &str) -> i32 {
     let log = Log(&call.reply);
-    log.info(&format!("[api_server.py:1977] vLLM API server version {version}")).await;
-    log.info(&format!("[utils.py:253] non-default args: {}", serve.described())).await;
+    log.info(&format!(
+        "[api_server.py:1977] vLLM API server version {version}"
+    ))
+    .await;
+    log.info(&format!(
+        "[utils.py:253] non-default args: {}",
+        serve.described()
+    ))
+    .await;
     let gpus = standin::cuda_devices(guest);
     if gpus == 0 {
         call.reply.err("RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG` to turn on verbose logging to help debug the issue.\n").await;
@@ -118,10 +146,24 @@ async fn serve_model(guest: &Arc<Guest>, call: &Call, serve: Serve, version: &st
     if wanted > gpus {
         return log.failure(&format!("ValueError: World size ({wanted}) is larger than the number of available GPUs ({gpus}) in this node. If this is intentional and you are using:\n- ray, set '--distributed-executor-backend ray'.")).await;
     }
-    let api_key = serve.api_key.clone().into_iter().chain(call.env.get("VLLM_API_KEY").filter(|key| !key.is_empty()).cloned()).collect();
+    let api_key = serve
+        .api_key
+        .clone()
+        .into_iter()
+        .chain(
+            call.env
+                .get("VLLM_API_KEY")
+                .filter(|key| !key.is_empty())
+                .cloned(),
+        )
+        .collect();
     let loads = async {
         let step = guest.shared.faults.timing().model_load / 4;
-        log.info(&format!("[model.py:547] Resolved architecture: {}", serve.architecture())).await;
+        log.info(&format!(
+            "[model.py:547] Resolved architecture: {}",
+            serve.architecture()
+        ))
+        .await;
         tokio::time::sleep(step).await;
         match guest.shared.faults.vllm(guest.vmid) {
             Some(VllmFailure::ModelNotFound) => {
@@ -131,18 +173,27 @@ async fn serve_model(guest: &Arc<Guest>, call: &Call, serve: Serve, version: &st
                 ));
             }
             Some(VllmFailure::GatedModel) => {
-                return Err(format!("OSError: You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/{}.\n401 Client Error. Access to model {} is restricted. You must have access to it and be authenticated to access it. Please log in.", serve.model, serve.model));
+                return Err(format!(
+                    "OSError: You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/{}.\n401 Client Error. Access to model {} is restricted. You must have access to it and be authenticated to access it. Please log in.",
+                    serve.model, serve.model
+                ));
             }
             _ => {}
         }
-        log.info(&format!("[gpu_model_runner.py:3875] Starting to load model {}...", serve.model)).await;
+        log.info(&format!(
+            "[gpu_model_runner.py:3875] Starting to load model {}...",
+            serve.model
+        ))
+        .await;
         tokio::time::sleep(step).await;
         if guest.shared.faults.vllm(guest.vmid) == Some(VllmFailure::OutOfMemory) {
             return Err("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.16 GiB. GPU 0 has a total capacity of 47.41 GiB of which 512.00 MiB is free. Including non-PyTorch memory, this process has 46.88 GiB memory in use.".to_owned());
         }
-        log.info("[default_loader.py:314] Loading weights took 4.21 seconds").await;
+        log.info("[default_loader.py:314] Loading weights took 4.21 seconds")
+            .await;
         tokio::time::sleep(step).await;
-        log.info("[kv_cache_utils.py:1305] GPU KV cache size: 262,144 tokens").await;
+        log.info("[kv_cache_utils.py:1305] GPU KV cache size: 262,144 tokens")
+            .await;
         tokio::time::sleep(step).await;
         Ok(())
     };
@@ -150,7 +201,9 @@ async fn serve_model(guest: &Arc<Guest>, call: &Call, serve: Serve, version: &st
         return log.failure(&text).await;
     }
     let engine = Arc::new(Engine {
-        max_model_len: serve.max_model_len.unwrap_or_else(|| serve.native_context()),
+        max_model_len: serve
+            .max_model_len
+            .unwrap_or_else(|| serve.native_context()),
         served: serve.served_names(),
         model: serve.model.clone(),
         api_key,
@@ -162,13 +215,21 @@ async fn serve_model(guest: &Arc<Guest>, call: &Call, serve: Serve, version: &st
     listen(guest, call, serve.port, engine, log).await
 }
 
-async fn listen(guest: &Arc<Guest>, call: &Call, port: u16, engine: Arc<Engine>, log: Log<'_>) -> i32 {
+async fn listen(
+    guest: &Arc<Guest>,
+    call: &Call,
+    port: u16,
+    engine: Arc<Engine>,
+    log: Log<'_>,
+) -> i32 {
     let process = CancellationToken::new();
     let ends = process.clone().drop_guard();
     let (served, until) = (engine.clone(), process.clone());
     let service = Arc::new(move |stream| {
         let engine = served.clone();
-        web::serve(stream, until.clone(), move |request| api::answer(engine.clone(), request));
+        web::serve(stream, until.clone(), move |request| {
+            api::answer(engine.clone(), request)
+        });
     });
     let Some(listening) = guest.ports.listen(port, service) else {
         call.reply.err(&format!("OSError: [Errno 98] error while attempting to bind on address ('0.0.0.0', {port}): address already in use\n")).await;
@@ -176,8 +237,13 @@ async fn listen(guest: &Arc<Guest>, call: &Call, port: u16, engine: Arc<Engine>,
     };
     guest.engines.all().insert(port, engine.clone());
     let registered = Registered(&guest.engines, port);
-    log.info(&format!("[api_server.py:2052] Starting vLLM API server 0 on http://0.0.0.0:{port}")).await;
-    call.reply.err("(APIServer pid=1) INFO:     Application startup complete.\n").await;
+    log.info(&format!(
+        "[api_server.py:2052] Starting vLLM API server 0 on http://0.0.0.0:{port}"
+    ))
+    .await;
+    call.reply
+        .err("(APIServer pid=1) INFO:     Application startup complete.\n")
+        .await;
     engine.dead.cancelled().await;
     call.reply.err("(APIServer pid=1) ERROR [core_client.py:610] Engine core proc EngineCore_DP0 died unexpectedly, shutting down client.\n").await;
     // The first request after the death may still be answered with 503 before the server is gone.
