@@ -59,6 +59,8 @@ pub struct NodeShape {
     pub bridges: Vec<String>,
     /// Device files under /dev that containers may ask for.
     pub devices: Vec<String>,
+    /// Directories that containers may bind.
+    pub directories: Vec<String>,
     /// NVIDIA GPUs.
     pub gpus: Vec<Gpu>,
     /// Version of the NVIDIA kernel module.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use proxmox_simulator::{Simulator, SimulatorConfig, Timing, guest::GuestSettings, schema::reduce};
+use proxmox_simulator::{HostShape, Simulator, SimulatorConfig, Timing, guest::GuestSettings, schema::reduce};
 
 #[derive(Parser)]
 #[command(version, about = "A simulated Proxmox VE: the container API over HTTPS on 127.0.0.1")]
@@ -23,6 +23,9 @@ enum Command {
         /// How fast simulated time runs.
         #[arg(long, value_enum, default_value_t = Speed::Tenth)]
         speed: Speed,
+        /// Which installation is there at the start.
+        #[arg(long, value_enum, default_value_t = Host::Phoenix)]
+        host: Host,
         /// Containers have a state but nothing runs in them.
         #[arg(long)]
         no_guests: bool,
@@ -32,6 +35,14 @@ enum Command {
         /// The description: a JSON object of paths.
         file: PathBuf,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Host {
+    /// The host that the Phoenix systems are made for.
+    Phoenix,
+    /// The host on which a real Proxmox VE was recorded.
+    Recorded,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -63,21 +74,25 @@ async fn run(command: Command) -> Result<()> {
             let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             print!("{}", reduce::reduce(&text)?);
         }
-        Command::Serve { port, speed, no_guests } => {
+        Command::Serve { port, speed, host, no_guests } => {
+            let host = match host {
+                Host::Phoenix => HostShape::phoenix(),
+                Host::Recorded => HostShape::recorded(),
+            };
             let timing = match speed {
                 Speed::Instant => Timing::instant(),
                 Speed::Tenth => Timing::tenth_of_real(),
                 Speed::Real => Timing::real(),
             };
             let guests = (!no_guests).then(GuestSettings::default);
-            let simulator = Simulator::start(SimulatorConfig { port, timing, guests, ..SimulatorConfig::default() }).await?;
-            let token = simulator.token();
+            let simulator = Simulator::start(SimulatorConfig { port, timing, guests, host }).await?;
             println!("API          {}", simulator.url());
             println!("admin        {}", simulator.admin_url());
             println!("guest proxy  {}", simulator.guest_proxy_url().unwrap_or_else(|| "none".to_owned()));
             println!("fingerprint  {}", simulator.fingerprint());
-            println!("token        {}={}", token.id, token.secret);
-            println!("root@pam     {}", simulator.root_password());
+            for known in simulator.credentials() {
+                println!("credentials  {}={}", known.id, known.secret);
+            }
             tokio::signal::ctrl_c().await.context("waiting for the end")?;
             simulator.stop().await;
         }

@@ -8,8 +8,8 @@ use crate::config::{AclShape, Gpu, HostShape, NodeShape, StorageKind, StorageSha
 pub(crate) const OPERATOR: &str = "phoenix@pve!operator";
 const GIB: u64 = 1 << 30;
 
-/// What the operator needs on containers.
-const CONTAINERS: [&str; 12] = [
+/// What the operator needs on containers: the very role that `manifests/hypervisor` tells an administrator to make.
+const CONTAINERS: [&str; 11] = [
     "VM.Allocate",
     "VM.Audit",
     "VM.Clone",
@@ -21,7 +21,6 @@ const CONTAINERS: [&str; 12] = [
     "VM.Console",
     "VM.PowerMgmt",
     "VM.Snapshot",
-    "VM.Snapshot.Rollback",
 ];
 
 impl HostShape {
@@ -53,15 +52,15 @@ impl HostShape {
                 },
             ],
             users: vec![
-                UserShape { id: "root@pam".to_owned(), password: Some(secret()), enabled: true, tokens: Vec::new() },
+                UserShape { id: "root@pam".to_owned(), password: Some(TokenShape::fresh_secret()), enabled: true, tokens: Vec::new() },
                 UserShape {
                     id: "phoenix@pve".to_owned(),
-                    password: Some(secret()),
+                    password: Some(TokenShape::fresh_secret()),
                     enabled: true,
-                    tokens: vec![TokenShape { id: "operator".to_owned(), secret: secret(), privsep: true, expire: 0 }],
+                    tokens: vec![TokenShape { id: "operator".to_owned(), secret: TokenShape::fresh_secret(), privsep: false, expire: 0 }],
                 },
             ],
-            acl: ["phoenix@pve", OPERATOR].into_iter().flat_map(operator_acl).collect(),
+            acl: operator_acl("phoenix@pve"),
             pools: Vec::new(),
         }
     }
@@ -88,6 +87,7 @@ impl NodeShape {
             memory_mib: 131_072,
             bridges: vec!["vmbr0".to_owned()],
             devices: devices.map(|name| format!("/dev/{name}")).to_vec(),
+            directories: vec!["/fastData/models".to_owned(), "/srv".to_owned()],
             gpus: vec![gpu(0, "01", "2b7d60e1c001"), gpu(1, "41", "2b7d60e1c002")],
             driver_version: "580.76.05".to_owned(),
         }
@@ -108,18 +108,22 @@ fn operator_acl(who: &str) -> Vec<AclShape> {
         privileges: privileges.iter().map(|name| (*name).to_owned()).collect(),
         propagate: true,
     };
+    let store = ["Datastore.AllocateSpace", "Datastore.Audit"];
     vec![
-        // Cluster status and the PCI inventory ask for it on the root path.
-        line("/", &["Sys.Audit"]),
         line("/vms", &CONTAINERS),
-        line("/storage/lxc-disks", &["Datastore.AllocateSpace", "Datastore.Audit"]),
-        line("/storage/local", &["Datastore.Audit"]),
-        line("/sdn/zones/localnetwork", &["SDN.Use"]),
+        line("/storage/lxc-disks", &store),
+        line("/storage/local", &store),
+        line("/sdn/zones/localnetwork/vmbr0", &["SDN.Use"]),
+        line("/nodes", &["Sys.Audit"]),
+        // The cluster's state, quorum included, is told to auditors of the whole only.
+        AclShape { propagate: false, ..line("/", &["Sys.Audit"]) },
     ]
 }
 
-/// A random secret in the form of a UUID.
-fn secret() -> String {
-    let text = format!("{:032x}", rand::random::<u128>());
-    format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..])
+impl TokenShape {
+    /// A random secret in the form that Proxmox gives tokens: a UUID.
+    pub fn fresh_secret() -> String {
+        let text = format!("{:032x}", rand::random::<u128>());
+        format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..])
+    }
 }

@@ -122,7 +122,9 @@ pub(super) fn list(call: &Call) -> Outcome {
     let start = usize::try_from(call.number("start").unwrap_or(0)).unwrap_or(usize::MAX);
     let limit = usize::try_from(call.number("limit").unwrap_or(PAGE)).unwrap_or(usize::MAX);
     let page = found.iter().skip(start).take(limit).map(|task| row(task, true));
-    Ok(Reply::page(page.collect(), found.len()))
+    let page: Vec<Value> = page.collect();
+    // A list of nothing comes without its length.
+    Ok(if found.is_empty() { Reply::data(Value::Array(page)) } else { Reply::page(page, found.len()) })
 }
 
 fn row(task: &Task, running_word: bool) -> Value {

@@ -23,6 +23,12 @@ fn find(state: &State, node: &str, vmid: u32, key: &str) -> Result<(Mount, Strin
     Ok((mount, storage, name))
 }
 
+/// A key that isn't set is read as an empty property string.
+fn absent(text: String) -> Failure {
+    let missing = |key: &str| (key.to_owned(), "property is missing and it is not optional".to_owned());
+    Failure { errors: [missing("mp"), missing("volume")].into(), ..Failure::die(text) }
+}
+
 /// The size that is asked for, where it is more than there is.
 fn wanted(state: &State, storage: &str, name: &str, size: &str) -> Result<u64, String> {
     let now = state.storage(storage)?.volumes.get(name).map_or(0, |volume| volume.size);
@@ -46,7 +52,7 @@ pub(super) fn resize(call: &Call) -> Outcome {
         if call.get("digest").is_some_and(|digest| digest != container.file.digest()) {
             return Err(Failure::die("detected modified configuration - file changed by other user? Try again."));
         }
-        let (_, storage, name) = find(&state, &call.node, vmid, &key)?;
+        let (_, storage, name) = find(&state, &call.node, vmid, &key).map_err(absent)?;
         if let Some(owner) = state.storage(&storage)?.volumes.get(&name).map(|volume| volume.vmid).filter(|owner| *owner != vmid) {
             return Err(Failure::die(format!("can't resize mount point owned by another container ({owner})")));
         }

@@ -9,8 +9,12 @@ use crate::{
     auth::access::Identity,
     core::Core,
     guests::{BootSpec, DeviceSpec, NetSpec},
-    model::{Container, Runtime, now, volume::numbered},
+    model::{
+        Container, Runtime, now,
+        volume::{self, Mount, numbered},
+    },
     reply::{Failure, Outcome, Reply},
+    schema::MountSpec,
     worker::{self, Broken, Job},
 };
 
@@ -81,6 +85,12 @@ async fn bring_up(job: &Arc<Job>, vmid: u32) -> Result<(), Broken> {
         job.warn(&text);
     }
     job.work(core.config.timing.durations.start).await?;
+    if !directories_exist(job, vmid)? {
+        job.log("run_buffer: 571 Script exited with status 2");
+        job.log(format!("lxc_init: 845 Failed to run lxc.hook.pre-start for container \"{vmid}\""));
+        job.log(format!("__lxc_start: 2039 Failed to initialize container \"{vmid}\""));
+        return Err(Broken::Failed(format!("startup for container '{vmid}' failed")));
+    }
     let pid = match core.guests.boot(vmid, spec).await {
         Ok(pid) => pid,
         Err(error) => {
@@ -93,6 +103,18 @@ async fn bring_up(job: &Arc<Job>, vmid: u32) -> Result<(), Broken> {
     let container = state.container_mut(node, vmid)?;
     container.runtime = Some(Runtime { pid, started: now(), honours_shutdown: true });
     Ok(())
+}
+
+/// Whether the node has what the container binds; the pre-start hook fails else.
+fn directories_exist(job: &Job, vmid: u32) -> Result<bool, String> {
+    let state = job.core.state();
+    let container = state.container(&job.upid.node, vmid)?;
+    let known = state.nodes.get(&job.upid.node).map(|node| node.shape.directories.as_slice()).unwrap_or_default();
+    let bound = |mount: &Mount| match &mount.spec {
+        MountSpec::Bind(path) => known.iter().any(|directory| directory == path),
+        _ => true,
+    };
+    Ok(volume::mounts(&container.file.main).iter().all(bound))
 }
 
 /// The networks of a container.
