@@ -100,6 +100,9 @@ pub(crate) async fn apply_status<K: Kind>(object: &K, status: K::Status, exactly
     if let Some(version) = exactly {
         metadata["resourceVersion"] = json!(version);
     }
+    let mut status = json!(status);
+    // a text that is too long must never keep a status from being written
+    phoenix_crds::fit_status(&K::kind(&()), &mut status);
     let body = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": metadata, "status": status});
     let written = api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await?;
     cx.latest_writes.wrote(written);

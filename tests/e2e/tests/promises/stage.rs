@@ -1,0 +1,250 @@
+//! What each test stands on.
+
+use std::{
+    fmt::Debug,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use phoenix_crds::{Hypervisor, LxcContainer, LxcTemplate, lxc::Lxc};
+use phoenix_lab::{
+    ControlPlane,
+    installation::{Access, apply_hypervisor, hypervisor_for, install_operator, make_namespace, repository},
+    operator::{Operator, OperatorSettings},
+};
+use proxmox_simulator::{Simulator, SimulatorConfig, guest::GuestSettings};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+/// How long a condition is waited for. Nothing takes so long; machines that do three things at once do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The OS template that the simulated host has.
+pub(crate) const OS_TEMPLATE: &str = "local:vztmpl/ubuntu-24.04-standard_24.04-2_amd64.tar.zst";
+
+struct Shared {
+    plane: ControlPlane,
+    kubeconfig: PathBuf,
+}
+
+static SHARED: OnceCell<Shared> = OnceCell::const_new();
+
+/// The control plane that all tests share, with the operator's rights in it.
+async fn shared() -> &'static Shared {
+    SHARED
+        .get_or_init(|| async {
+            let plane = ControlPlane::start().await.expect("a control plane");
+            let kubeconfig = install_operator(&plane).await.expect("the operator's rights");
+            Shared { plane, kubeconfig }
+        })
+        .await
+}
+
+/// What differs from test to test.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The simulated host.
+    pub(crate) simulator: SimulatorConfig,
+    /// Whether the root password is in the Secret.
+    pub(crate) root: bool,
+    /// `spec.polling`.
+    pub(crate) polling: (&'static str, &'static str),
+    /// Start the operator at once.
+    pub(crate) operator: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let simulator = SimulatorConfig { guests: Some(GuestSettings::default()), ..SimulatorConfig::default() };
+        Self { simulator, root: true, polling: ("1s", "10m"), operator: true }
+    }
+}
+
+impl Settings {
+    /// Containers without anything inside: enough where nothing has to be done in them.
+    pub(crate) fn without_guests() -> Self {
+        Self { simulator: SimulatorConfig::default(), ..Self::default() }
+    }
+}
+
+/// One test's world.
+pub(crate) struct Stage {
+    pub(crate) name: String,
+    pub(crate) simulator: Simulator,
+    pub(crate) client: Client,
+    operator: Option<Operator>,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Raises it; `name` must be a DNS label that no other test has.
+    pub(crate) async fn raise(name: &str, settings: Settings) -> Self {
+        let shared = shared().await;
+        make_namespace(&shared.plane, name).await.expect("a namespace");
+        let simulator = Simulator::start(settings.simulator).await.expect("a simulated Proxmox VE");
+        let access = Access { name: name.to_owned(), root: settings.root, polling: settings.polling };
+        let (secret, hypervisor) = hypervisor_for(&simulator, &access);
+        apply_hypervisor(&shared.plane, &secret, &hypervisor).await.expect("a Hypervisor");
+        let folder = tempfile::tempdir().expect("a folder for the log");
+        let log = folder.path().join("operator.log");
+        let client = shared.plane.client().expect("a client");
+        let mut stage = Self { name: name.to_owned(), simulator, client, operator: None, log, _folder: folder };
+        if settings.operator {
+            stage.start_operator();
+        }
+        stage
+    }
+
+    pub(crate) fn start_operator(&mut self) {
+        let shared = SHARED.get().expect("raised before");
+        let settings = OperatorSettings {
+            kubeconfig: shared.kubeconfig.clone(),
+            selector: Some(format!("lab={}", self.name)),
+            log: Some(self.log.clone()),
+            filter: "info,phoenix_controller=debug,kube=warn,kube_runtime=warn".to_owned(),
+            arguments: ["operator_process", "--exact", "--nocapture"].map(Into::into).to_vec(),
+        };
+        self.operator = Some(Operator::start(&settings).expect("an operator"));
+    }
+
+    /// Kills the operator, whatever it is doing.
+    pub(crate) async fn kill_operator(&mut self) {
+        if let Some(operator) = self.operator.take() {
+            operator.kill().await.expect("a dead operator");
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    pub(crate) fn hypervisors(&self) -> Api<Hypervisor> {
+        Api::all(self.client.clone())
+    }
+
+    /// kubectl in the test's namespace.
+    pub(crate) async fn kubectl(&self, args: &[&str]) -> String {
+        let shared = SHARED.get().expect("raised before");
+        let args = ["-n", &self.name].into_iter().chain(args.iter().copied());
+        shared.plane.kubectl().run(args).await.expect("kubectl")
+    }
+
+    /// A template from the OS template, in this test's world; `more` is merged into its spec.
+    pub(crate) async fn template(&self, name: &str, more: Value) -> LxcTemplate {
+        self.apply("LxcTemplate", name, merged(json!({"source": {"osTemplate": OS_TEMPLATE}, "rootfs": {"size": "4Gi"}, "snapshot": {"name": format!("{name}-snapshot")}}), more)).await
+    }
+
+    /// A container cloned from a template.
+    pub(crate) async fn container(&self, name: &str, template: &str, more: Value) -> LxcContainer {
+        self.apply("LxcContainer", name, merged(json!({"source": {"templateRef": {"name": template}}}), more)).await
+    }
+
+    async fn apply<K>(&self, kind: &str, name: &str, spec: Value) -> K
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let spec = merged(json!({"hypervisorRef": {"name": self.name}}), spec);
+        let object = json!({"apiVersion": "phoenix-hypervisor.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+        let params = PatchParams::apply("test").force().validation_strict();
+        self.api::<K>().patch(name, &params, &Patch::Apply(&object)).await.expect("an accepted object")
+    }
+
+    /// Waits until an object is as `wanted` says; tells what it was like when it is not in time.
+    pub(crate) async fn until<K>(&self, api: Api<K>, name: &str, what: &str, wanted: impl Fn(&K) -> bool) -> K
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Serialize,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let object = api.get_opt(name).await.expect("an answer");
+            if let Some(object) = object.as_ref().filter(|o| wanted(o)) {
+                return object.clone();
+            }
+            if Instant::now() > deadline {
+                let status = object.map(|o| serde_json::to_value(o).unwrap_or_default()["status"].clone());
+                let status = serde_json::to_string_pretty(&status).unwrap_or_default();
+                panic!("{name} did not come to {what}; its status is {status}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until an Lxc object is Ready at its current generation.
+    pub(crate) async fn ready<K>(&self, name: &str) -> K
+    where
+        K: Lxc + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope> + DeserializeOwned + Debug + Serialize,
+    {
+        self.until(self.api::<K>(), name, "Ready", |o| {
+            let current = o.status_shared().and_then(|s| s.observed_generation) == o.meta().generation;
+            current && condition(o, "Ready").is_some_and(|c| c.status == "True")
+        })
+        .await
+    }
+
+    /// Waits until a condition of an Lxc object has a reason; the condition.
+    pub(crate) async fn reason<K>(&self, name: &str, kind: &str, reason: &str) -> Condition
+    where
+        K: Lxc + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope> + DeserializeOwned + Debug + Serialize,
+    {
+        let is = |o: &K| condition(o, kind).is_some_and(|c| c.reason == reason);
+        let object = self.until(self.api::<K>(), name, &format!("{kind} {reason}"), is).await;
+        condition(&object, kind).expect("just seen")
+    }
+
+    /// Deletes an Lxc object and waits until it is gone.
+    pub(crate) async fn delete<K>(&self, name: &str)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let api = self.api::<K>();
+        api.delete(name, &kube::api::DeleteParams::default()).await.expect("a deletion");
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(object) = api.get_opt(name).await.expect("an answer") {
+            assert!(Instant::now() < deadline, "{} is not gone: {object:?}", object.name_any());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.iter().rev().take(60).rev().copied().collect::<Vec<_>>().join("\n");
+            eprintln!("--- the operator of {} last said:\n{tail}\n--- containers: {:?}", self.name, self.simulator.containers().keys());
+        }
+    }
+}
+
+/// A condition of an Lxc object.
+pub(crate) fn condition<K: Lxc>(object: &K, kind: &str) -> Option<Condition> {
+    object.status_shared()?.conditions.iter().find(|c| c.type_ == kind).cloned()
+}
+
+/// `base` with the keys of `more` put over it.
+pub(crate) fn merged(mut base: Value, more: Value) -> Value {
+    if let (Some(base), Value::Object(more)) = (base.as_object_mut(), more) {
+        base.extend(more);
+    }
+    base
+}
+
+/// A file of this repository.
+pub(crate) fn file(path: &str) -> PathBuf {
+    Path::new(&repository()).join(path)
+}
