@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use tokio::sync::Mutex;
@@ -44,7 +43,6 @@ pub(super) struct Guest {
     pub(super) docker: Daemon,
     pub(super) engines: Engines,
     pub(super) shared: Arc<Shared>,
-    pub(super) booted: Instant,
     confined: Mutex<Confined>,
     calls: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -74,7 +72,6 @@ impl Guest {
             docker: Daemon::default(),
             engines: Engines::default(),
             shared,
-            booted: Instant::now(),
             confined: Mutex::new(confined),
             calls: std::sync::Mutex::default(),
             spec,
@@ -117,8 +114,8 @@ impl Guest {
     }
 
     /// Stops all units in good order.
-    pub(super) async fn stop_units(self: &Arc<Self>) {
-        self.units.stop_all(self).await;
+    pub(super) async fn stop_units(&self) {
+        self.units.stop_all().await;
     }
 
     /// Ends everything inside; returns when it is gone.

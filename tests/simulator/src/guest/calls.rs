@@ -69,15 +69,12 @@ impl Reply {
     async fn send(&self, kind: char, text: &str) {
         let mut lines = String::with_capacity(text.len() + 16);
         for line in text.split_inclusive('\n') {
-            match line.strip_suffix('\n') {
-                Some(line) => {
-                    lines.push(kind);
-                    lines.push_str(line);
-                }
-                None => {
-                    lines.push(if kind == 'o' { 'O' } else { kind });
-                    lines.push_str(line);
-                }
+            if let Some(line) = line.strip_suffix('\n') {
+                lines.push(kind);
+                lines.push_str(line);
+            } else {
+                lines.push(if kind == 'o' { 'O' } else { kind });
+                lines.push_str(line);
             }
             lines.push('\n');
         }

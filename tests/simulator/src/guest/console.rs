@@ -45,8 +45,12 @@ impl Session {
     /// Starts the console's program in the guest whose process 1 is `init`.
     pub(super) fn begin(init: u32, mode: ConsoleMode) -> Result<(Arc<Self>, Client)> {
         let (terminal, child) = spawn(init, mode)?;
-        let terminal: Arc<AsyncFd<OwnedFd>> =
-            Arc::new(AsyncFd::new(terminal).context("watching the terminal")?);
+        #[expect(
+            deprecated,
+            reason = "the replacement is unsafe code, forbidden here; an owned descriptor is what it asks for"
+        )]
+        let terminal = AsyncFd::new(terminal).context("watching the terminal")?;
+        let terminal: Arc<AsyncFd<OwnedFd>> = Arc::new(terminal);
         let (typed, keys) = mpsc::unbounded_channel();
         let session = Arc::new(Self {
             clients: Arc::new(Mutex::new(Some(HashMap::new()))),

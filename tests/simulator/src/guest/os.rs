@@ -140,7 +140,8 @@ impl Os {
             .packages()
             .iter()
             .map(|name| format!("{name} {version}\n"))
-            .collect();
+            .collect::<Vec<_>>()
+            .concat();
         files.push(("var/lib/dpkg/simulated".to_owned(), installed));
         files
     }

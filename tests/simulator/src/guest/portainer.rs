@@ -31,7 +31,7 @@ struct Server {
 
 impl Portainer {
     /// Starts a server on a port of the guest; the image's tag is its version.
-    pub(super) async fn start(guest: &Arc<Guest>, port: u16, image: &str) -> Result<Self> {
+    pub(super) fn start(guest: &Arc<Guest>, port: u16, image: &str) -> Result<Self> {
         let identity = SelfSigned::new(&["portainer", &guest.spec.hostname])?;
         let acceptor = identity.acceptor();
         let version = image.rsplit_once(':').map_or("2.39.3", |(_, tag)| {

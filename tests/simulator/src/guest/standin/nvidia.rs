@@ -3,6 +3,7 @@
 use crate::config::Gpu;
 use crate::guest::boot::Guest;
 use crate::guest::calls::Call;
+use std::fmt::Write as _;
 
 use super::packages::{self, DRIVER};
 
@@ -96,7 +97,8 @@ pub(super) async fn smi(guest: &Guest, call: &Call) -> i32 {
             .iter()
             .enumerate()
             .map(|(index, gpu)| format!("GPU {index}: {} (UUID: {})\n", gpu.name, gpu.uuid))
-            .collect();
+            .collect::<Vec<_>>()
+            .concat();
         call.reply.out(&text).await;
         return 0;
     }
@@ -119,13 +121,13 @@ pub(super) async fn smi(guest: &Guest, call: &Call) -> i32 {
         "+-----------------------------------------------------------------------------------------+\n| NVIDIA-SMI {driver:<22} Driver Version: {driver:<14} CUDA Version: 13.0     |\n|-----------------------------------------+------------------------+----------------------+\n"
     );
     for (index, gpu) in gpus.iter().enumerate() {
-        text += &format!(
+        write!(text,
             "| {index:>3}  {:<30}  On  | {} Off |                  Off |\n| 30%   34C    P8             21W /  300W | {:>6}MiB / {:>6}MiB |      0%      Default |\n",
             gpu.name,
             bus_id(gpu),
             1,
             gpu.memory_mib
-        );
+        ).ok();
     }
     text += "+-----------------------------------------+------------------------+----------------------+\n";
     call.reply.out(&text).await;
@@ -189,10 +191,12 @@ async fn table(
                 (*field).to_owned()
             }
         };
-        text += &format!(
-            "{}\n",
+        writeln!(
+            text,
+            "{}",
             fields.iter().map(header).collect::<Vec<_>>().join(", ")
-        );
+        )
+        .ok();
     }
     for (index, gpu) in gpus.iter().enumerate() {
         if only.is_some_and(|only| {
@@ -214,7 +218,7 @@ async fn table(
             };
             row.push(value);
         }
-        text += &format!("{}\n", row.join(", "));
+        writeln!(text, "{}", row.join(", ")).ok();
     }
     call.reply.out(&text).await;
     0

@@ -3,6 +3,7 @@
 use crate::guest::boot::Guest;
 use crate::guest::calls::Call;
 use crate::guest::roots::STAND_IN;
+use std::fmt::Write as _;
 
 use super::packages::Installed;
 use super::system::reaches_outside;
@@ -239,7 +240,7 @@ async fn install(guest: &Guest, call: &Call, home: &str, args: &[&str]) -> i32 {
         match *word {
             "-r" | "-c" | "-i" | "-f" | "--index-url" | "--extra-index-url" | "--find-links"
             | "--constraint" | "--requirement" | "--python" | "-p" | "--torch-backend" => {
-                drop(words.next())
+                words.next();
             }
             word if word.starts_with('-') => {}
             word => wanted.push(word),
@@ -263,7 +264,7 @@ async fn install(guest: &Guest, call: &Call, home: &str, args: &[&str]) -> i32 {
             ("", _) => "1.0.0",
             (exact, _) => exact,
         };
-        lines += &format!("{name}=={version}\n");
+        writeln!(lines, "{name}=={version}").ok();
         match name {
             "vllm" => {
                 guest.files.link(&format!("{home}/bin/vllm"), STAND_IN).ok();
@@ -272,7 +273,7 @@ async fn install(guest: &Guest, call: &Call, home: &str, args: &[&str]) -> i32 {
             }
             "uv" => drop(guest.files.link(&format!("{home}/bin/uv"), STAND_IN)),
             "huggingface_hub" | "huggingface-hub" => {
-                drop(guest.files.link(&format!("{home}/bin/hf"), STAND_IN))
+                drop(guest.files.link(&format!("{home}/bin/hf"), STAND_IN));
             }
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! Commands of the base system that look at the machine rather than at files: network, names, keys, locales.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::guest::boot::Guest;
@@ -30,7 +31,6 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
         }
         "getent" => getent(guest, call).await,
         "ping" => ping(guest, call).await,
-        "resolvectl" | "networkctl" | "timedatectl" | "localectl" | "loginctl" => 0,
         "dhclient" => {
             let leases = "/var/lib/dhcp/dhclient.leases";
             guest.files.append(leases, "lease {\n}\n").ok();
@@ -107,7 +107,8 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
             let lines: String = args
                 .iter()
                 .map(|assignment| format!("{assignment}\n"))
-                .collect();
+                .collect::<Vec<_>>()
+                .concat();
             guest.files.write("/etc/default/locale", &lines, 0o644).ok();
             0
         }
@@ -136,7 +137,12 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
             0
         }
         // Nothing to see, nothing to do, and no failure either.
-        "systemd-tmpfiles"
+        "resolvectl"
+        | "networkctl"
+        | "timedatectl"
+        | "localectl"
+        | "loginctl"
+        | "systemd-tmpfiles"
         | "systemd-notify"
         | "systemd-cat"
         | "swapoff"
@@ -177,8 +183,8 @@ async fn ip(guest: &Guest, call: &Call) -> i32 {
             } else if six {
                 String::new()
             } else {
-                let only_default = words.iter().any(|word| *word == "default");
-                routes(guest).lines().filter(|line| !only_default || line.starts_with("default")).map(|line| format!("{line}\n")).collect()
+                let only_default = words.contains(&"default");
+                routes(guest).lines().filter(|line| !only_default || line.starts_with("default")).map(|line| format!("{line}\n")).collect::<Vec<_>>().concat()
             }
         }
         object if "address".starts_with(object) && object.starts_with('a') => addresses(guest, brief, words.iter().rev().find(|word| guest.interfaces.iter().any(|interface| interface.name == **word)).copied()),
@@ -187,7 +193,7 @@ async fn ip(guest: &Guest, call: &Call) -> i32 {
             .iter()
             .enumerate()
             .map(|(index, interface)| format!("{}: {}@if{}: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP mode DEFAULT group default qlen 1000\n    link/ether {} brd ff:ff:ff:ff:ff:ff link-netnsid 0\n", index + 2, interface.name, index + 10, interface.hwaddr.to_lowercase()))
-            .collect(),
+            .collect::<Vec<_>>().concat(),
         other => {
             call.reply.err(&format!("Object \"{other}\" is unknown, try \"ip help\".\n")).await;
             return 1;
@@ -219,16 +225,18 @@ fn first_address(guest: &Guest) -> Option<String> {
 fn routes(guest: &Guest) -> String {
     let mut text = String::new();
     if let Some((gateway, interface)) = default_route(guest) {
-        text += &format!("default via {gateway} dev {interface} proto static\n");
+        writeln!(text, "default via {gateway} dev {interface} proto static").ok();
     }
     for interface in &guest.interfaces {
         if let Some(cidr) = &interface.cidr
             && let (Some(network), Some(address)) = (network::network(cidr), network::address(cidr))
         {
-            text += &format!(
-                "{network} dev {} proto kernel scope link src {address}\n",
+            writeln!(
+                text,
+                "{network} dev {} proto kernel scope link src {address}",
                 interface.name
-            );
+            )
+            .ok();
         }
     }
     text
@@ -251,22 +259,24 @@ fn addresses(guest: &Guest, brief: bool, only: Option<&str>) -> String {
     {
         let (name, mac) = (&interface.name, interface.hwaddr.to_lowercase());
         if brief {
-            text += &format!(
-                "{:<16} UP             {}\n",
+            writeln!(
+                text,
+                "{:<16} UP             {}",
                 format!("{name}@if{}", index + 10),
                 interface.cidr.as_deref().unwrap_or_default()
-            );
+            )
+            .ok();
             continue;
         }
-        text += &format!(
+        write!(text,
             "{}: {name}@if{}: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP group default qlen 1000\n    link/ether {mac} brd ff:ff:ff:ff:ff:ff link-netnsid 0\n",
             index + 2,
             index + 10
-        );
+        ).ok();
         if let Some(cidr) = &interface.cidr {
-            text += &format!(
+            write!(text,
                 "    inet {cidr} scope global {name}\n       valid_lft forever preferred_lft forever\n"
-            );
+            ).ok();
         }
     }
     text
@@ -279,7 +289,8 @@ async fn hostname(guest: &Guest, call: &Call) -> i32 {
             .iter()
             .filter_map(|interface| interface.cidr.as_deref().and_then(network::address))
             .map(|address| format!("{address} "))
-            .collect(),
+            .collect::<Vec<_>>()
+            .concat(),
         Some("-d" | "--domain") => guest.spec.searchdomain.clone().unwrap_or_default(),
         Some("-f" | "--fqdn") => guest.spec.searchdomain.as_ref().map_or_else(
             || guest.spec.hostname.clone(),
@@ -317,13 +328,13 @@ async fn getent(guest: &Guest, call: &Call) -> i32 {
                 match local {
                     Some(address) => call.reply.out(&format!("{address:<15} {key}\n")).await,
                     None if key.parse::<std::net::IpAddr>().is_ok() => {
-                        call.reply.out(&format!("{key:<15} {key}\n")).await
+                        call.reply.out(&format!("{key:<15} {key}\n")).await;
                     }
                     None if key.contains('.')
                         && reaches_outside(guest)
                         && !key.ends_with(".invalid") =>
                     {
-                        call.reply.out(&format!("203.0.113.7     {key}\n")).await
+                        call.reply.out(&format!("203.0.113.7     {key}\n")).await;
                     }
                     None => code = 2,
                 }
@@ -350,7 +361,8 @@ async fn getent(guest: &Guest, call: &Call) -> i32 {
                     &lines
                         .iter()
                         .map(|line| format!("{line}\n"))
-                        .collect::<String>(),
+                        .collect::<Vec<_>>()
+                        .concat(),
                 )
                 .await;
         }
@@ -470,7 +482,8 @@ async fn ldconfig(guest: &Guest, call: &Call) -> i32 {
     let lines: String = libraries
         .iter()
         .map(|name| format!("\t{name} (libc6,x86-64) => /lib/x86_64-linux-gnu/{name}\n"))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     call.reply
         .out(&format!(
             "{} libs found in cache `/etc/ld.so.cache'\n{lines}",

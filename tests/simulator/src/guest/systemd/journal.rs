@@ -84,7 +84,7 @@ pub(in crate::guest) async fn journalctl(guest: &Guest, call: &Call) -> i32 {
             "-r" | "--reverse" => reverse = true,
             "-q" | "--quiet" => quiet = true,
             "-S" | "--since" | "-U" | "--until" | "-p" | "--priority" | "-g" | "--grep" => {
-                drop(value())
+                drop(value());
             }
             "--vacuum-time" | "--vacuum-size" | "--vacuum-files" => {
                 guest.units.journal.clear();
@@ -146,12 +146,13 @@ pub(in crate::guest) async fn journalctl(guest: &Guest, call: &Call) -> i32 {
     0
 }
 
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
 /// `Nov 24 18:42:23`, in UTC as containers have it.
 fn syslog_time(at: SystemTime) -> String {
     let (_, month, day, seconds) = civil(at);
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
     format!(
         "{} {day:02} {:02}:{:02}:{:02}",
         MONTHS[month - 1],

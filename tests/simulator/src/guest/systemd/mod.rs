@@ -3,11 +3,13 @@
 //! Decides when a service starts, restarts, fails; the commands that speak with it are in `systemctl`. Left out is what no setup script looks at:
 //! dependencies beyond `WantedBy`, sockets, timers, and sandboxing.
 
-mod command;
 mod file;
 mod journal;
+mod process;
 mod service;
 mod show;
+mod systemctl;
+mod transient;
 mod words;
 
 use std::collections::HashMap;
@@ -18,10 +20,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::boot::Guest;
-pub(super) use command::{power_off, run, run_transient};
 pub(super) use file::UnitFile;
 pub(super) use journal::Journal;
 pub(super) use journal::journalctl;
+pub(super) use systemctl::{power_off, run};
+pub(super) use transient::run_transient;
 
 /// Where unit files are looked for, first come first served.
 const FOLDERS: [&str; 4] = [
@@ -37,6 +40,7 @@ const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 /// A unit's `ActiveState`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
+#[expect(clippy::enum_variant_names, reason = "the states are systemd's")]
 pub(super) enum Active {
     Inactive,
     Activating,
@@ -208,10 +212,9 @@ impl Units {
             .files
             .list(WANTS)
             .into_iter()
-            .filter(|name| name.ends_with(".service"))
+            .filter(|name| is_kind(name, "service"))
             .collect();
-        if !wanted.iter().any(|name| name == "ssh.service") && !self.is_masked(guest, "ssh.service")
-        {
+        if !wanted.iter().any(|name| name == "ssh.service") {
             wanted.push("ssh.service".to_owned());
         }
         for name in wanted {
@@ -229,12 +232,8 @@ impl Units {
         }
     }
 
-    fn is_masked(&self, guest: &Guest, name: &str) -> bool {
-        guest.files.exists(&format!("/etc/systemd/system/{name}")) && load(guest, name).is_none()
-    }
-
     /// Stops all units, as on the way down.
-    pub(super) async fn stop_all(&self, _guest: &Arc<Guest>) {
+    pub(super) async fn stop_all(&self) {
         let names: Vec<_> = {
             let mut table = self.table();
             table.ended = true;
@@ -271,10 +270,16 @@ impl Units {
     }
 }
 
+/// Whether a file's name has a kind; systemd's names are lower case.
+fn is_kind(name: &str, kind: &str) -> bool {
+    name.strip_suffix(kind)
+        .is_some_and(|stem| stem.ends_with('.'))
+}
+
 /// Units that are always there and active, with nothing behind them.
 fn is_builtin(name: &str) -> bool {
-    name.ends_with(".target")
-        || name.ends_with(".slice")
+    is_kind(name, "target")
+        || is_kind(name, "slice")
         || matches!(
             name,
             "dbus.service"
@@ -296,11 +301,11 @@ fn load(guest: &Guest, name: &str) -> Option<UnitFile> {
             .map(|(_, kind)| format!("{prefix}@.{kind}"))
     });
     let names: Vec<&str> = std::iter::once(name).chain(template.as_deref()).collect();
-    let text = names.iter().find_map(|name| {
-        FOLDERS
-            .iter()
-            .find_map(|folder| guest.files.read(&format!("{folder}/{name}")))
-    })?;
+    // A link to /dev/null, which is no regular file, masks what lies in later folders.
+    let text = names
+        .iter()
+        .find_map(|name| path_of(guest, name))
+        .and_then(|path| guest.files.read(&path))?;
     if text.trim().is_empty() {
         return None;
     }
@@ -311,7 +316,7 @@ fn load(guest: &Guest, name: &str) -> Option<UnitFile> {
             .files
             .list(&drop_ins)
             .iter()
-            .filter(|part| part.ends_with(".conf"))
+            .filter(|part| is_kind(part, "conf"))
         {
             file.extend(UnitFile::parse(
                 &guest

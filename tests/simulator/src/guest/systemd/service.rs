@@ -11,6 +11,7 @@ use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
 use super::file::{KillMode, Restart, Service};
+use super::process::Process;
 use super::{Active, words};
 use crate::guest::boot::Guest;
 use crate::guest::confine::{self, PATH};
@@ -82,7 +83,7 @@ impl Running {
             }
             self.change(|state| {
                 (state.active, state.sub, state.main_pid, state.result) =
-                    (Active::Activating, "auto-restart", 0, result)
+                    (Active::Activating, "auto-restart", 0, result);
             });
             tokio::select! {
                 () = tokio::time::sleep(self.service.restart_after) => {}
@@ -135,9 +136,8 @@ impl Running {
             (None, _) => (false, "signal"),
         };
         match end {
-            End::Exited(status) => of(*status),
+            End::Exited(status) | End::Stopped(Some(status)) => of(*status),
             End::NoExec => (false, "exit-code"),
-            End::Stopped(Some(status)) => of(*status),
             End::Stopped(None) => (true, "success"),
             End::TooLong => (false, "timeout"),
         }
@@ -281,7 +281,7 @@ impl Running {
             .code()
             .map_or_else(|| (2, status.signal().unwrap_or(0)), |code| (1, code));
         self.change(|state| {
-            (state.code, state.status, state.main_exit) = (code, number, Some(SystemTime::now()))
+            (state.code, state.status, state.main_exit) = (code, number, Some(SystemTime::now()));
         });
         if number != 0 && matches!(end, End::Exited(_)) {
             let how = if code == 1 {
@@ -462,47 +462,5 @@ impl Running {
             .filter_map(Pid::from_raw)
             .filter(|pid| kill_process(*pid, signal).is_ok())
             .count()
-    }
-}
-
-/// A service's main process: its number for the machine and for the guest.
-struct Process {
-    outside: Pid,
-    inside: u32,
-}
-
-impl Process {
-    /// The process that `nsenter` started for us, once it has become the program.
-    async fn of(nsenter: &Child) -> Option<Self> {
-        let nsenter = nsenter.id()?;
-        for _ in 0..500 {
-            if let Some(pid) = confine::only_child(nsenter)
-                && let Ok(name) = std::fs::read_to_string(format!("/proc/{pid}/comm"))
-                && !matches!(name.trim_end(), "nsenter" | "env" | "setsid")
-            {
-                let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-                let inside = status
-                    .lines()
-                    .find_map(|line| line.strip_prefix("NSpid:"))?
-                    .split_whitespace()
-                    .last()?
-                    .parse()
-                    .ok()?;
-                return Some(Self {
-                    outside: Pid::from_raw(i32::try_from(pid).ok()?)?,
-                    inside,
-                });
-            }
-            // Gone already, or not there yet.
-            if !std::path::Path::new(&format!("/proc/{nsenter}/exe")).exists() {
-                return None;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        None
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(self.outside, signal).ok();
     }
 }

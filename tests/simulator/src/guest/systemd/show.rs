@@ -1,10 +1,11 @@
 //! `systemctl show` and `status`: a unit's properties as text.
 
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use super::file::UnitFile;
 use super::journal::{long_time, since_epoch};
-use super::{Active, State, Units, is_builtin, load, path_of};
+use super::{Active, State, Units, is_builtin, is_kind, load, path_of};
 use crate::guest::boot::Guest;
 
 /// All properties that are known of a unit, in the order in which they are shown.
@@ -19,7 +20,7 @@ pub(super) fn properties(
     if is_builtin(name) {
         (state.active, state.sub) = (
             Active::Active,
-            if name.ends_with(".target") {
+            if is_kind(name, "target") {
                 "active"
             } else {
                 "running"
@@ -97,7 +98,7 @@ pub(super) fn enablement(guest: &Guest, name: &str, file: &UnitFile) -> &'static
             .files
             .list("/etc/systemd/system")
             .iter()
-            .filter(|folder| folder.ends_with(".wants") || folder.ends_with(".requires"))
+            .filter(|folder| is_kind(folder, "wants") || is_kind(folder, "requires"))
             .any(|folder| {
                 guest
                     .files
@@ -145,17 +146,17 @@ pub(super) fn status(guest: &Guest, name: &str, lines: usize) -> String {
     } else {
         format!(" ({})", get("SubState"))
     };
-    text += &format!("     Active: {}{result}", get("ActiveState"));
+    write!(text, "     Active: {}{result}", get("ActiveState")).ok();
     if !get("StateChangeTimestamp").is_empty() {
-        text += &format!(" since {}", get("StateChangeTimestamp"));
+        write!(text, " since {}", get("StateChangeTimestamp")).ok();
     }
     text.push('\n');
     if get("MainPID") != "0" {
-        text += &format!("   Main PID: {}\n", get("MainPID"));
+        writeln!(text, "   Main PID: {}", get("MainPID")).ok();
     }
     let journal = guest.units.journal.of(Some(name));
     for line in &journal[journal.len().saturating_sub(lines)..] {
-        text += &format!("{}[{}]: {}\n", line.identifier, line.pid, line.text);
+        writeln!(text, "{}[{}]: {}", line.identifier, line.pid, line.text).ok();
     }
     text
 }

@@ -72,7 +72,7 @@ pub(super) fn specifiers(text: &str, unit: &str, hostname: &str) -> String {
             continue;
         }
         match chars.next() {
-            Some('%') => out.push('%'),
+            Some('%') | None => out.push('%'),
             Some('n') => out.push_str(unit),
             Some('N') => out.push_str(stem),
             Some('p') => out.push_str(prefix),
@@ -88,7 +88,6 @@ pub(super) fn specifiers(text: &str, unit: &str, hostname: &str) -> String {
             Some('T') => out.push_str("/tmp"),
             Some('V') => out.push_str("/var/tmp"),
             Some(other) => out.extend(['%', other]),
-            None => out.push('%'),
         }
     }
     out

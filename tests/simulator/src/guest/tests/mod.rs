@@ -176,7 +176,7 @@ impl Terminal {
             match chunk {
                 Ok(Some(chunk)) => self.pending += &String::from_utf8_lossy(&chunk),
                 Ok(None) => panic!("the console ended before {text:?}: {:?}", self.pending),
-                Err(_) => panic!("no {text:?} within 20 s: {:?}", self.pending),
+                Err(elapsed) => panic!("no {text:?} ({elapsed}): {:?}", self.pending),
             }
         }
     }

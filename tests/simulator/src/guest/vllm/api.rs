@@ -1,5 +1,6 @@
 //! What a running vLLM server answers, header for header as recorded.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -218,7 +219,7 @@ fn stream(chat: bool, model: &str, count: u64, reason: &str) -> Answer {
             value["usage"] = usage;
             value["system_fingerprint"] = json!(FINGERPRINT);
         }
-        text += &format!("data: {value}\n\n");
+        write!(text, "data: {value}\n\n").ok();
     };
     if chat {
         event(
@@ -259,9 +260,9 @@ fn metrics(engine: &Engine) -> String {
     let generated = engine.generated.load(Ordering::Relaxed);
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, samples: &[(&str, String, f64)]| {
-        text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n").ok();
         for (suffix, label, value) in samples {
-            text += &format!("{name}{suffix}{label} {value:?}\n");
+            writeln!(text, "{name}{suffix}{label} {value:?}").ok();
         }
     };
     #[expect(

@@ -218,13 +218,13 @@ impl Serve {
             "port" => {
                 self.port = u16::try_from(whole(1)?).or_else(|_| {
                     refuse(&format!("argument --port: invalid int value: '{value}'"))
-                })?
+                })?;
             }
             "tensor-parallel-size" => {
-                self.tensor_parallel = usize::try_from(whole(1)?).unwrap_or(usize::MAX)
+                self.tensor_parallel = usize::try_from(whole(1)?).unwrap_or(usize::MAX);
             }
             "pipeline-parallel-size" => {
-                self.pipeline_parallel = usize::try_from(whole(1)?).unwrap_or(usize::MAX)
+                self.pipeline_parallel = usize::try_from(whole(1)?).unwrap_or(usize::MAX);
             }
             "max-model-len" => {
                 self.max_model_len = human(value).map_or_else(
@@ -234,7 +234,7 @@ impl Serve {
                         ))
                     },
                     |number| Ok(Some(number)),
-                )?
+                )?;
             }
             "api-key" => self.api_key = Some(value.to_owned()),
             "gpu-memory-utilization"

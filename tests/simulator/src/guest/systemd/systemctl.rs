@@ -1,5 +1,6 @@
-//! `systemctl` and `systemd-run` as scripts call them.
+//! `systemctl` as scripts call it.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::file::UnitFile;
@@ -10,6 +11,10 @@ use crate::guest::calls::Call;
 use crate::guests::GuestEvent;
 
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 struct Options {
     quiet: bool,
     now: bool,
@@ -230,7 +235,7 @@ async fn power(
 }
 
 /// Waits until a start job is over, and says whether it succeeded.
-async fn started(guest: &Arc<Guest>, name: &str, file: &UnitFile) -> bool {
+pub(super) async fn started(guest: &Arc<Guest>, name: &str, file: &UnitFile) -> bool {
     let service = super::file::Service::of(file);
     let Some(mut state) = guest.units.watch(name) else {
         return false;
@@ -392,11 +397,12 @@ async fn show(guest: &Guest, call: &Call, names: &[String], options: &Options) -
         for (key, value) in properties.iter().filter(|(key, _)| {
             options.properties.is_empty() || options.properties.iter().any(|wanted| wanted == key)
         }) {
-            text += &if options.value {
-                format!("{value}\n")
-            } else {
-                format!("{key}={value}\n")
-            };
+            if !options.value {
+                text.push_str(key);
+                text.push('=');
+            }
+            text.push_str(value);
+            text.push('\n');
         }
         call.reply.out(&text).await;
     }
@@ -459,136 +465,9 @@ async fn list(guest: &Guest, call: &Call, only_failed: bool) -> i32 {
         let state = guest.units.state(&name);
         let active: &'static str = state.active.into();
         if !only_failed || state.active == Active::Failed {
-            text += &format!("  {name} loaded {active} {} {name}\n", state.sub);
+            writeln!(text, "  {name} loaded {active} {} {name}", state.sub).ok();
         }
     }
     call.reply.out(&text).await;
-    0
-}
-
-/// `systemd-run`: a service made up on the spot.
-pub(in crate::guest) async fn run_transient(guest: &Arc<Guest>, call: &Call) -> i32 {
-    let mut file = UnitFile::default();
-    let mut name = None;
-    let (mut wait, mut quiet, mut no_block) = (false, false, false);
-    let mut args = call.args.iter();
-    let mut command = Vec::new();
-    while let Some(arg) = args.next() {
-        if !arg.starts_with('-') || arg == "--" {
-            command.extend((arg != "--").then(|| arg.clone()));
-            command.extend(args.by_ref().cloned());
-            break;
-        }
-        let (option, attached) = match arg.split_once('=') {
-            Some((option, value)) if option.starts_with("--") => (option, Some(value.to_owned())),
-            _ => (arg.as_str(), None),
-        };
-        let mut value = || {
-            attached
-                .clone()
-                .or_else(|| args.next().cloned())
-                .unwrap_or_default()
-        };
-        match option {
-            "-u" | "--unit" => name = Some(full_name(&value())),
-            "-p" | "--property" => {
-                let assignment = value();
-                let (key, value) = assignment.split_once('=').unwrap_or((&assignment, ""));
-                file.set("Service", key, value);
-            }
-            "-E" | "--setenv" => {
-                let pair = value();
-                file.set(
-                    "Service",
-                    "Environment",
-                    &format!(
-                        "\"{}\"",
-                        pair.replace('\\', "\\\\")
-                            .replace('"', "\\\"")
-                            .replace('%', "%%")
-                    ),
-                );
-            }
-            "--description" => file.set("Unit", "Description", &value()),
-            "--working-directory" => file.set("Service", "WorkingDirectory", &value()),
-            "--service-type" => file.set("Service", "Type", &value()),
-            "-r" | "--remain-after-exit" => file.set("Service", "RemainAfterExit", "yes"),
-            "--wait" | "-P" | "--pipe" => wait = true,
-            "-q" | "--quiet" => quiet = true,
-            "--no-block" => no_block = true,
-            "--uid" | "--gid" | "--nice" | "--slice" | "-M" | "-H" => drop(value()),
-            _ => {}
-        }
-    }
-    let Some(program) = command.first() else {
-        call.reply.err("Command line to execute required.\n").await;
-        return 1;
-    };
-    let name =
-        name.unwrap_or_else(|| format!("run-{}.service", hex::encode(rand::random::<[u8; 8]>())));
-    if !program.starts_with('/')
-        && super::super::confine::PATH
-            .split(':')
-            .all(|folder| !guest.files.exists(&format!("{folder}/{program}")))
-    {
-        call.reply
-            .err(&format!(
-                "Failed to find executable {program}: No such file or directory\n"
-            ))
-            .await;
-        return 1;
-    }
-    let state = guest.units.state(&name);
-    if !matches!(state.active, Active::Inactive) || path_of(guest, &name).is_some() {
-        call.reply.err(&format!("Failed to start transient service unit: Unit {name} was already loaded or has a fragment file.\n")).await;
-        return 1;
-    }
-    let quoted: Vec<_> = command
-        .iter()
-        .map(|word| {
-            format!(
-                "\"{}\"",
-                word.replace('\\', "\\\\")
-                    .replace('"', "\\\"")
-                    .replace('%', "%%")
-                    .replace('$', "$$")
-                    .replace('\n', "\\n")
-            )
-        })
-        .collect();
-    file.set("Service", "ExecStart", &quoted.join(" "));
-    guest.units.update(&name, |_| {});
-    if let Some(entry) = guest.units.table().units.get_mut(&name) {
-        entry.transient = Some(file.clone());
-    }
-    guest.units.launch(guest, &name, &file);
-    if !quiet {
-        call.reply
-            .err(&format!(
-                "Running as unit: {name}; invocation ID: {}\n",
-                guest.units.state(&name).invocation
-            ))
-            .await;
-    }
-    if wait {
-        let Some(mut state) = guest.units.watch(&name) else {
-            return 1;
-        };
-        let ended = state
-            .wait_for(|state| matches!(state.active, Active::Inactive | Active::Failed))
-            .await
-            .map(|state| state.clone());
-        return ended.map_or(1, |state| {
-            if state.code == 2 {
-                128 + state.status
-            } else {
-                state.status
-            }
-        });
-    }
-    if !no_block && !started(guest, &name, &file).await {
-        call.reply.err(&format!("Job for {name} failed.\n")).await;
-        return 1;
-    }
     0
 }
