@@ -25,7 +25,9 @@ use crate::{
 type Answer = Result<Json<Value>, (StatusCode, String)>;
 
 fn done(result: Result<()>) -> Answer {
-    result.map(|()| Json(json!({"ok": true}))).map_err(|error| (StatusCode::BAD_REQUEST, format!("{error:#}\n")))
+    result
+        .map(|()| Json(json!({"ok": true})))
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("{error:#}\n")))
 }
 
 /// Opens the port; the answer is where.
@@ -42,7 +44,9 @@ pub(crate) async fn start(core: Arc<Core>) -> Result<SocketAddr> {
         .with_state(Arc::clone(&core));
     let stop = core.stop.clone();
     core.running.spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(async move { stop.cancelled().await })
+            .await;
         if let Err(error) = served {
             tracing::warn!(%error, "the admin port closed");
         }
@@ -52,9 +56,19 @@ pub(crate) async fn start(core: Arc<Core>) -> Result<SocketAddr> {
 
 async fn state(State(core): State<Arc<Core>>) -> Json<Value> {
     let state = core.state();
-    let containers: BTreeMap<String, String> = state.containers.iter().map(|(vmid, container)| (vmid.to_string(), container.file.text())).collect();
-    let tasks: Vec<Value> = state.tasks.newest().map(|task| json!({"upid": task.upid.to_string(), "exit": task.exit})).collect();
-    Json(json!({"containers": containers, "tasks": tasks, "zfs": zfs::list(&state), "problems": check::problems(&state)}))
+    let containers: BTreeMap<String, String> = state
+        .containers
+        .iter()
+        .map(|(vmid, container)| (vmid.to_string(), container.file.text()))
+        .collect();
+    let tasks: Vec<Value> = state
+        .tasks
+        .newest()
+        .map(|task| json!({"upid": task.upid.to_string(), "exit": task.exit}))
+        .collect();
+    Json(
+        json!({"containers": containers, "tasks": tasks, "zfs": zfs::list(&state), "problems": check::problems(&state)}),
+    )
 }
 
 async fn calls(State(core): State<Arc<Core>>) -> Json<Value> {
@@ -86,10 +100,16 @@ enum Edit {
     Create(String),
 }
 
-async fn container(State(core): State<Arc<Core>>, Path(vmid): Path<u32>, Json(edit): Json<Edit>) -> Answer {
+async fn container(
+    State(core): State<Arc<Core>>,
+    Path(vmid): Path<u32>,
+    Json(edit): Json<Edit>,
+) -> Answer {
     done(match edit {
         Edit::Lock(lock) => core.set_lock(vmid, lock.as_deref()),
-        Edit::Set(keys) => keys.iter().try_for_each(|(key, value)| core.edit_config(vmid, key, value.as_deref())),
+        Edit::Set(keys) => keys
+            .iter()
+            .try_for_each(|(key, value)| core.edit_config(vmid, key, value.as_deref())),
         Edit::Delete(true) => core.vanish(vmid).await,
         Edit::Delete(false) => Ok(()),
         Edit::Create(hostname) => core.create_foreign(vmid, &hostname).await,
@@ -101,7 +121,11 @@ struct NodeEdit {
     online: bool,
 }
 
-async fn node(State(core): State<Arc<Core>>, Path(name): Path<String>, Json(edit): Json<NodeEdit>) -> Answer {
+async fn node(
+    State(core): State<Arc<Core>>,
+    Path(name): Path<String>,
+    Json(edit): Json<NodeEdit>,
+) -> Answer {
     done(core.set_online(&name, edit.online))
 }
 
@@ -111,6 +135,10 @@ struct StorageEdit {
     online: Option<bool>,
 }
 
-async fn storage(State(core): State<Arc<Core>>, Path(id): Path<String>, Json(edit): Json<StorageEdit>) -> Answer {
+async fn storage(
+    State(core): State<Arc<Core>>,
+    Path(id): Path<String>,
+    Json(edit): Json<StorageEdit>,
+) -> Answer {
     done(core.set_storage(&id, edit.full, edit.online))
 }

@@ -33,22 +33,33 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn add(&self, record: CallRecord) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        self.all
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(record);
     }
 
     pub(crate) fn all(&self) -> Vec<CallRecord> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.all
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn clear(&self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.all
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// How often each endpoint was called with which code.
     pub(crate) fn counts(&self) -> BTreeMap<(String, String, u16), usize> {
         let mut counts = BTreeMap::new();
         for call in self.all() {
-            *counts.entry((call.method, call.endpoint, call.code)).or_insert(0) += 1;
+            *counts
+                .entry((call.method, call.endpoint, call.code))
+                .or_insert(0) += 1;
         }
         counts
     }

@@ -19,7 +19,12 @@ pub struct SimulatorConfig {
 
 impl Default for SimulatorConfig {
     fn default() -> Self {
-        Self { host: HostShape::phoenix(), timing: Timing::instant(), guests: None, port: None }
+        Self {
+            host: HostShape::phoenix(),
+            timing: Timing::instant(),
+            guests: None,
+            port: None,
+        }
     }
 }
 
@@ -198,17 +203,29 @@ pub struct Timing {
 impl Timing {
     /// Tasks end at once; waits shrink to a hundredth.
     pub fn instant() -> Self {
-        Self { tasks: 0.0, waits: 0.01, durations: Durations::default() }
+        Self {
+            tasks: 0.0,
+            waits: 0.01,
+            durations: Durations::default(),
+        }
     }
 
     /// All at a tenth of a real host: a linked clone 0.2 s, a start 0.5 s.
     pub fn tenth_of_real() -> Self {
-        Self { tasks: 0.1, waits: 0.1, durations: Durations::default() }
+        Self {
+            tasks: 0.1,
+            waits: 0.1,
+            durations: Durations::default(),
+        }
     }
 
     /// As a real host.
     pub fn real() -> Self {
-        Self { tasks: 1.0, waits: 1.0, durations: Durations::default() }
+        Self {
+            tasks: 1.0,
+            waits: 1.0,
+            durations: Durations::default(),
+        }
     }
 
     pub(crate) fn task(&self, real: Duration) -> Duration {
@@ -271,7 +288,10 @@ impl Default for Durations {
 
 impl Durations {
     pub(crate) fn copying(&self, bytes: u64) -> Duration {
-        #[expect(clippy::cast_precision_loss, reason = "a duration needs no exact byte count")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a duration needs no exact byte count"
+        )]
         Duration::from_secs_f64(bytes as f64 / self.bytes_per_second)
     }
 }

@@ -12,7 +12,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{auth::ticket::Keys, calls::Calls, config::SimulatorConfig, console::Consoles, fault::Faults, guests::Guests, model::State, tls::Certificate};
+use crate::{
+    auth::ticket::Keys, calls::Calls, config::SimulatorConfig, console::Consoles, fault::Faults,
+    guests::Guests, model::State, tls::Certificate,
+};
 
 /// Proxmox has three workers a daemon.
 const WORKERS: usize = 3;
@@ -34,7 +37,11 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: SimulatorConfig, certificate: Certificate, guests: Arc<dyn Guests>) -> Self {
+    pub(crate) fn new(
+        config: SimulatorConfig,
+        certificate: Certificate,
+        guests: Arc<dyn Guests>,
+    ) -> Self {
         let state = State::new(&config.host);
         Self {
             config,
@@ -58,15 +65,31 @@ impl Core {
     }
 
     /// The file lock of a container, as every changing operation holds it.
-    pub(crate) async fn flock(&self, vmid: u32, patience: Duration) -> Result<OwnedMutexGuard<()>, String> {
-        let lock = Arc::clone(self.flocks.lock().unwrap_or_else(PoisonError::into_inner).entry(vmid).or_default());
+    pub(crate) async fn flock(
+        &self,
+        vmid: u32,
+        patience: Duration,
+    ) -> Result<OwnedMutexGuard<()>, String> {
+        let lock = Arc::clone(
+            self.flocks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(vmid)
+                .or_default(),
+        );
         timeout(self.config.timing.wait(patience), lock.lock_owned())
             .await
-            .map_err(|_| format!("can't lock file '/run/lock/lxc/pve-config-{vmid}.lock' - got timeout"))
+            .map_err(|_| {
+                format!("can't lock file '/run/lock/lxc/pve-config-{vmid}.lock' - got timeout")
+            })
     }
 
     /// The node that clients talk to.
     pub(crate) fn contacted_node(&self) -> &str {
-        self.config.host.nodes.first().map_or("pve", |node| node.name.as_str())
+        self.config
+            .host
+            .nodes
+            .first()
+            .map_or("pve", |node| node.name.as_str())
     }
 }

@@ -88,12 +88,22 @@ pub enum Fault {
 impl Fault {
     /// A fault for calls with that method whose path ends so, once.
     pub fn call(method: &str, path: &str, effect: CallEffect) -> Self {
-        Self::Call { method: Some(method.to_owned()), path: path.to_owned(), effect, times: Some(1) }
+        Self::Call {
+            method: Some(method.to_owned()),
+            path: path.to_owned(),
+            effect,
+            times: Some(1),
+        }
     }
 
     /// A fault for tasks of that kind, once.
     pub fn task(kind: &str, effect: TaskEffect) -> Self {
-        Self::Task { kind: Some(kind.to_owned()), vmid: None, effect, times: Some(1) }
+        Self::Task {
+            kind: Some(kind.to_owned()),
+            vmid: None,
+            effect,
+            times: Some(1),
+        }
     }
 
     /// Only for that container.
@@ -144,20 +154,32 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn add(&self, fault: Fault) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(fault);
     }
 
     pub(crate) fn clear(&self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     pub(crate) fn all(&self) -> Vec<Fault> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn strike<T>(&self, hit: impl Fn(&Fault) -> Option<T>) -> Option<T> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, effect) = waiting.iter().enumerate().find_map(|(at, fault)| hit(fault).map(|effect| (at, effect)))?;
+        let (at, effect) = waiting
+            .iter()
+            .enumerate()
+            .find_map(|(at, fault)| hit(fault).map(|effect| (at, effect)))?;
         waiting[at].use_up();
         waiting.retain(|fault| !fault.spent());
         Some(effect)
@@ -166,8 +188,14 @@ impl Faults {
     /// What happens to this call; delays add up with nothing else.
     pub(crate) fn strike_call(&self, asked: &str, asked_path: &str) -> Option<CallEffect> {
         self.strike(|fault| match fault {
-            Fault::Call { method, path, effect, .. } => {
-                let fits = method.as_deref().is_none_or(|method| method == asked) && asked_path.ends_with(path.as_str());
+            Fault::Call {
+                method,
+                path,
+                effect,
+                ..
+            } => {
+                let fits = method.as_deref().is_none_or(|method| method == asked)
+                    && asked_path.ends_with(path.as_str());
                 fits.then(|| effect.clone())
             }
             Fault::Task { .. } => None,
@@ -176,8 +204,11 @@ impl Faults {
 
     pub(crate) fn strike_task(&self, begun: &str, id: &str) -> Option<TaskEffect> {
         self.strike(|fault| match fault {
-            Fault::Task { kind, vmid, effect, .. } => {
-                let fits = kind.as_deref().is_none_or(|kind| kind == begun) && vmid.is_none_or(|vmid| vmid.to_string() == id);
+            Fault::Task {
+                kind, vmid, effect, ..
+            } => {
+                let fits = kind.as_deref().is_none_or(|kind| kind == begun)
+                    && vmid.is_none_or(|vmid| vmid.to_string() == id);
                 fits.then(|| effect.clone())
             }
             Fault::Call { .. } => None,
@@ -203,8 +234,14 @@ mod tests {
         let faults = Faults::default();
         faults.add(Fault::call("POST", "/clone", CallEffect::ResetAfter).times(2));
         assert_eq!(faults.strike_call("GET", "/nodes/pve/lxc/900/clone"), None);
-        assert_eq!(faults.strike_call("POST", "/nodes/pve/lxc/900/clone"), Some(CallEffect::ResetAfter));
-        assert_eq!(faults.strike_call("POST", "/nodes/pve/lxc/900/clone"), Some(CallEffect::ResetAfter));
+        assert_eq!(
+            faults.strike_call("POST", "/nodes/pve/lxc/900/clone"),
+            Some(CallEffect::ResetAfter)
+        );
+        assert_eq!(
+            faults.strike_call("POST", "/nodes/pve/lxc/900/clone"),
+            Some(CallEffect::ResetAfter)
+        );
         assert_eq!(faults.strike_call("POST", "/nodes/pve/lxc/900/clone"), None);
         faults.add(Fault::task("vzclone", TaskEffect::Kill).of(900).forever());
         assert_eq!(faults.strike_task("vzclone", "901"), None);
@@ -217,6 +254,16 @@ mod tests {
     #[test]
     fn faults_read_from_json() {
         let fault: Fault = serde_json::from_str(r#"{"call": {"method": "POST", "path": "/clone", "effect": {"status": {"code": 500, "reason": "no"}}, "times": 1}}"#).unwrap();
-        assert_eq!(fault, Fault::call("POST", "/clone", CallEffect::Status { code: 500, reason: "no".into() }));
+        assert_eq!(
+            fault,
+            Fault::call(
+                "POST",
+                "/clone",
+                CallEffect::Status {
+                    code: 500,
+                    reason: "no".into()
+                }
+            )
+        );
     }
 }

@@ -12,7 +12,12 @@ use tokio::sync::mpsc;
 /// What the model asks of guests. Roots are named by volume: `lxc-disks:subvol-900-disk-0`.
 pub(crate) trait Guests: Send + Sync + 'static {
     fn create_root(&self, volume: String, os_template: String) -> BoxFuture<'_, Result<()>>;
-    fn clone_root(&self, source: String, snapshot: Option<String>, target: String) -> BoxFuture<'_, Result<()>>;
+    fn clone_root(
+        &self,
+        source: String,
+        snapshot: Option<String>,
+        target: String,
+    ) -> BoxFuture<'_, Result<()>>;
     fn rename_root(&self, from: String, to: String) -> BoxFuture<'_, Result<()>>;
     fn destroy_root(&self, volume: String) -> BoxFuture<'_, Result<()>>;
     fn snapshot_root(&self, volume: String, name: String) -> BoxFuture<'_, Result<()>>;
@@ -149,7 +154,9 @@ impl Guests for Off {
         Vec::new()
     }
     fn attach(&self, _: u32, _: ConsoleMode) -> BoxFuture<'_, Result<ConsoleSession>> {
-        Box::pin(async { bail!("this simulator runs without guests: there is nothing behind the console") })
+        Box::pin(async {
+            bail!("this simulator runs without guests: there is nothing behind the console")
+        })
     }
     fn proxy_url(&self) -> Option<String> {
         None

@@ -16,7 +16,11 @@ use crate::{
 impl Core {
     pub(crate) fn edit_config(&self, vmid: u32, key: &str, value: Option<&str>) -> Result<()> {
         let mut state = self.state();
-        let file = &mut state.containers.get_mut(&vmid).with_context(|| format!("there is no container {vmid}"))?.file;
+        let file = &mut state
+            .containers
+            .get_mut(&vmid)
+            .with_context(|| format!("there is no container {vmid}"))?
+            .file;
         match (key, value) {
             ("description", value) => file.main.description = value.and_then(kept_description),
             (_, Some(value)) => file.main.set(key, value),
@@ -28,14 +32,22 @@ impl Core {
     }
 
     pub(crate) async fn vanish(&self, vmid: u32) -> Result<()> {
-        ensure!(self.state().containers.contains_key(&vmid), "there is no container {vmid}");
+        ensure!(
+            self.state().containers.contains_key(&vmid),
+            "there is no container {vmid}"
+        );
         self.guests.halt(vmid).await?;
         let mut roots = Vec::new();
         {
             let mut state = self.state();
             state.containers.remove(&vmid);
             for (id, storage) in &mut state.storages {
-                let own: Vec<String> = storage.volumes.iter().filter(|(_, volume)| volume.vmid == vmid).map(|(name, _)| name.clone()).collect();
+                let own: Vec<String> = storage
+                    .volumes
+                    .iter()
+                    .filter(|(_, volume)| volume.vmid == vmid)
+                    .map(|(name, _)| name.clone())
+                    .collect();
                 for name in own {
                     storage.destroy(&name).map_err(anyhow::Error::msg)?;
                     roots.push(format!("{id}:{name}"));
@@ -52,12 +64,26 @@ impl Core {
         let root = {
             let mut state = self.state();
             state.taken(vmid).map_err(anyhow::Error::msg)?;
-            let (id, storage) = state.storages.iter_mut().find(|(_, storage)| storage.holds("rootdir")).context("no storage takes containers")?;
-            let name = storage.allocate(vmid, 8 << 30).map_err(anyhow::Error::msg)?;
+            let (id, storage) = state
+                .storages
+                .iter_mut()
+                .find(|(_, storage)| storage.holds("rootdir"))
+                .context("no storage takes containers")?;
+            let name = storage
+                .allocate(vmid, 8 << 30)
+                .map_err(anyhow::Error::msg)?;
             storage.write(&name, 400 << 20);
             let (id, written) = (id.clone(), storage.written(&name));
             let mut file = ConfigFile::default();
-            let keys = [("arch", "amd64"), ("cores", "1"), ("hostname", hostname), ("memory", "512"), ("ostype", "debian"), ("swap", "512"), ("unprivileged", "1")];
+            let keys = [
+                ("arch", "amd64"),
+                ("cores", "1"),
+                ("hostname", hostname),
+                ("memory", "512"),
+                ("ostype", "debian"),
+                ("swap", "512"),
+                ("unprivileged", "1"),
+            ];
             for (key, value) in keys {
                 file.main.set(key, value);
             }
@@ -66,23 +92,42 @@ impl Core {
             state.containers.insert(vmid, Container::new(&node, file));
             format!("{id}:{name}")
         };
-        self.guests.create_root(root, "debian-13-standard_13.1-2_amd64.tar.zst".to_owned()).await
+        self.guests
+            .create_root(root, "debian-13-standard_13.1-2_amd64.tar.zst".to_owned())
+            .await
     }
 
     pub(crate) fn set_lock(&self, vmid: u32, lock: Option<&str>) -> Result<()> {
         let mut state = self.state();
-        state.containers.get_mut(&vmid).with_context(|| format!("there is no container {vmid}"))?.file.set_lock(lock);
+        state
+            .containers
+            .get_mut(&vmid)
+            .with_context(|| format!("there is no container {vmid}"))?
+            .file
+            .set_lock(lock);
         Ok(())
     }
 
     pub(crate) fn set_online(&self, node: &str, online: bool) -> Result<()> {
-        self.state().nodes.get_mut(node).with_context(|| format!("there is no node {node}"))?.online = online;
+        self.state()
+            .nodes
+            .get_mut(node)
+            .with_context(|| format!("there is no node {node}"))?
+            .online = online;
         Ok(())
     }
 
-    pub(crate) fn set_storage(&self, id: &str, full: Option<bool>, online: Option<bool>) -> Result<()> {
+    pub(crate) fn set_storage(
+        &self,
+        id: &str,
+        full: Option<bool>,
+        online: Option<bool>,
+    ) -> Result<()> {
         let mut state = self.state();
-        let storage = state.storages.get_mut(id).with_context(|| format!("there is no storage {id}"))?;
+        let storage = state
+            .storages
+            .get_mut(id)
+            .with_context(|| format!("there is no storage {id}"))?;
         storage.full = full.unwrap_or(storage.full);
         storage.online = online.unwrap_or(storage.online);
         Ok(())
@@ -98,7 +143,11 @@ impl Simulator {
     /// Replaces a container's whole configuration file.
     pub fn replace_config(&self, vmid: u32, text: &str) -> Result<()> {
         let mut state = self.core.state();
-        state.containers.get_mut(&vmid).with_context(|| format!("there is no container {vmid}"))?.file = ConfigFile::parse(text);
+        state
+            .containers
+            .get_mut(&vmid)
+            .with_context(|| format!("there is no container {vmid}"))?
+            .file = ConfigFile::parse(text);
         Ok(())
     }
 
@@ -124,12 +173,22 @@ impl Simulator {
 
     /// Takes a container's lock file, as a long operation does; freed when the guard is dropped.
     pub async fn hold_flock(&self, vmid: u32) -> Result<impl Sized + use<>> {
-        self.core.flock(vmid, std::time::Duration::from_secs(10)).await.map_err(anyhow::Error::msg)
+        self.core
+            .flock(vmid, std::time::Duration::from_secs(10))
+            .await
+            .map_err(anyhow::Error::msg)
     }
 
     /// The container goes down by itself.
     pub async fn power_off(&self, vmid: u32) -> Result<()> {
-        let node = self.core.state().containers.get(&vmid).with_context(|| format!("there is no container {vmid}"))?.node.clone();
+        let node = self
+            .core
+            .state()
+            .containers
+            .get(&vmid)
+            .with_context(|| format!("there is no container {vmid}"))?
+            .node
+            .clone();
         self.core.guests.halt(vmid).await?;
         api::stopped(&self.core, &node, vmid);
         Ok(())
@@ -138,16 +197,30 @@ impl Simulator {
     /// From now on its init ignores being asked to halt, until it is started again.
     pub fn ignore_shutdown(&self, vmid: u32) -> Result<()> {
         let mut state = self.core.state();
-        let container = state.containers.get_mut(&vmid).with_context(|| format!("there is no container {vmid}"))?;
-        container.runtime.as_mut().with_context(|| format!("container {vmid} doesn't run"))?.honours_shutdown = false;
+        let container = state
+            .containers
+            .get_mut(&vmid)
+            .with_context(|| format!("there is no container {vmid}"))?;
+        container
+            .runtime
+            .as_mut()
+            .with_context(|| format!("container {vmid} doesn't run"))?
+            .honours_shutdown = false;
         Ok(())
     }
 
     /// A process sits in a volume of that name, so that it can't be destroyed.
     pub fn set_busy(&self, storage: &str, volume: &str, busy: bool) -> Result<()> {
         let mut state = self.core.state();
-        let storage = state.storages.get_mut(storage).with_context(|| format!("there is no storage {storage}"))?;
-        storage.volumes.get_mut(leaf(volume)).with_context(|| format!("there is no volume {volume}"))?.busy = busy;
+        let storage = state
+            .storages
+            .get_mut(storage)
+            .with_context(|| format!("there is no storage {storage}"))?;
+        storage
+            .volumes
+            .get_mut(leaf(volume))
+            .with_context(|| format!("there is no volume {volume}"))?
+            .busy = busy;
         Ok(())
     }
 
@@ -208,7 +281,14 @@ impl Simulator {
 
     /// Takes a privilege from everybody on that path of the access control list.
     pub fn revoke_privilege(&self, path: &str, privilege: &str) {
-        for line in self.core.state().access.acl.iter_mut().filter(|line| line.path == path) {
+        for line in self
+            .core
+            .state()
+            .access
+            .acl
+            .iter_mut()
+            .filter(|line| line.path == path)
+        {
             line.privileges.retain(|held| held != privilege);
         }
     }

@@ -29,6 +29,9 @@ mod tls;
 mod worker;
 
 pub use calls::CallRecord;
-pub use config::{AclShape, Durations, Gpu, HostFacts, HostShape, NodeShape, SimulatorConfig, StorageKind, StorageShape, TemplateShape, Timing, TokenShape, UserShape};
+pub use config::{
+    AclShape, Durations, Gpu, HostFacts, HostShape, NodeShape, SimulatorConfig, StorageKind,
+    StorageShape, TemplateShape, Timing, TokenShape, UserShape,
+};
 pub use fault::{CallEffect, Fault, TaskEffect};
 pub use simulator::{ContainerRecord, Credentials, Simulator, TaskRecord};

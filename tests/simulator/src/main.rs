@@ -1,13 +1,20 @@
 //! `proxmox-simulator`: a simulated Proxmox VE for anyone who tests a client of it.
 
+mod cli;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use proxmox_simulator::{HostShape, Simulator, SimulatorConfig, Timing, guest::GuestSettings, schema::reduce};
+use proxmox_simulator::{
+    HostShape, Simulator, SimulatorConfig, Timing, guest::GuestSettings, schema::reduce,
+};
 
 #[derive(Parser)]
-#[command(version, about = "A simulated Proxmox VE: the container API over HTTPS on 127.0.0.1")]
+#[command(
+    version,
+    about = "A simulated Proxmox VE: the container API over HTTPS on 127.0.0.1"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -30,6 +37,8 @@ enum Command {
         #[arg(long)]
         no_guests: bool,
     },
+    /// Make a running simulator fail.
+    Fault(cli::FaultArgs),
     /// Reduce a published API description to what this simulator checks; prints `schema.json`.
     ReduceSchema {
         /// The description: a JSON object of paths.
@@ -57,7 +66,10 @@ enum Speed {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
     match run(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -70,11 +82,18 @@ async fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "it is what the program is asked for")]
 async fn run(command: Command) -> Result<()> {
     match command {
+        Command::Fault(args) => println!("{}", cli::run(args).await?),
         Command::ReduceSchema { file } => {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("reading {}", file.display()))?;
             print!("{}", reduce::reduce(&text)?);
         }
-        Command::Serve { port, speed, host, no_guests } => {
+        Command::Serve {
+            port,
+            speed,
+            host,
+            no_guests,
+        } => {
             let host = match host {
                 Host::Phoenix => HostShape::phoenix(),
                 Host::Recorded => HostShape::recorded(),
@@ -85,15 +104,28 @@ async fn run(command: Command) -> Result<()> {
                 Speed::Real => Timing::real(),
             };
             let guests = (!no_guests).then(GuestSettings::default);
-            let simulator = Simulator::start(SimulatorConfig { port, timing, guests, host }).await?;
+            let simulator = Simulator::start(SimulatorConfig {
+                port,
+                timing,
+                guests,
+                host,
+            })
+            .await?;
             println!("API          {}", simulator.url());
             println!("admin        {}", simulator.admin_url());
-            println!("guest proxy  {}", simulator.guest_proxy_url().unwrap_or_else(|| "none".to_owned()));
+            println!(
+                "guest proxy  {}",
+                simulator
+                    .guest_proxy_url()
+                    .unwrap_or_else(|| "none".to_owned())
+            );
             println!("fingerprint  {}", simulator.fingerprint());
             for known in simulator.credentials() {
                 println!("credentials  {}={}", known.id, known.secret);
             }
-            tokio::signal::ctrl_c().await.context("waiting for the end")?;
+            tokio::signal::ctrl_c()
+                .await
+                .context("waiting for the end")?;
             simulator.stop().await;
         }
     }

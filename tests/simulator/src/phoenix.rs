@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use crate::config::{AclShape, Gpu, HostShape, NodeShape, StorageKind, StorageShape, TemplateShape, TokenShape, UserShape};
+use crate::config::{
+    AclShape, Gpu, HostShape, NodeShape, StorageKind, StorageShape, TemplateShape, TokenShape,
+    UserShape,
+};
 
 /// The token that the operator uses.
 pub(crate) const OPERATOR: &str = "phoenix@pve!operator";
@@ -35,29 +38,58 @@ impl HostShape {
             storages: vec![
                 StorageShape {
                     id: "lxc-disks".to_owned(),
-                    kind: StorageKind::ZfsPool { pool: "tank".to_owned() },
+                    kind: StorageKind::ZfsPool {
+                        pool: "tank".to_owned(),
+                    },
                     content: vec!["rootdir".to_owned(), "images".to_owned()],
                     total: 1800 * GIB,
                     templates: Vec::new(),
                 },
                 StorageShape {
                     id: "local".to_owned(),
-                    kind: StorageKind::Dir { path: "/var/lib/vz".to_owned() },
-                    content: ["vztmpl", "backup", "iso", "snippets"].map(str::to_owned).to_vec(),
+                    kind: StorageKind::Dir {
+                        path: "/var/lib/vz".to_owned(),
+                    },
+                    content: ["vztmpl", "backup", "iso", "snippets"]
+                        .map(str::to_owned)
+                        .to_vec(),
                     total: 94 * GIB,
                     templates: vec![
-                        TemplateShape::new("ubuntu-24.04-standard_24.04-2_amd64.tar.zst", 141_589_318, 523_000_000, "ubuntu"),
-                        TemplateShape { systemd: Some(257), ..TemplateShape::new("debian-13-standard_13.1-2_amd64.tar.zst", 124_000_000, 478_000_000, "debian") },
+                        TemplateShape::new(
+                            "ubuntu-24.04-standard_24.04-2_amd64.tar.zst",
+                            141_589_318,
+                            523_000_000,
+                            "ubuntu",
+                        ),
+                        TemplateShape {
+                            systemd: Some(257),
+                            ..TemplateShape::new(
+                                "debian-13-standard_13.1-2_amd64.tar.zst",
+                                124_000_000,
+                                478_000_000,
+                                "debian",
+                            )
+                        },
                     ],
                 },
             ],
             users: vec![
-                UserShape { id: "root@pam".to_owned(), password: Some(TokenShape::fresh_secret()), enabled: true, tokens: Vec::new() },
+                UserShape {
+                    id: "root@pam".to_owned(),
+                    password: Some(TokenShape::fresh_secret()),
+                    enabled: true,
+                    tokens: Vec::new(),
+                },
                 UserShape {
                     id: "phoenix@pve".to_owned(),
                     password: Some(TokenShape::fresh_secret()),
                     enabled: true,
-                    tokens: vec![TokenShape { id: "operator".to_owned(), secret: TokenShape::fresh_secret(), privsep: false, expire: 0 }],
+                    tokens: vec![TokenShape {
+                        id: "operator".to_owned(),
+                        secret: TokenShape::fresh_secret(),
+                        privsep: false,
+                        expire: 0,
+                    }],
                 },
             ],
             acl: operator_acl("phoenix@pve"),
@@ -77,8 +109,25 @@ impl NodeShape {
             memory_mib: 49140,
         };
         let devices = [
-            "null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun", "kvm", "loop-control", "nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools",
-            "nvidia-modeset", "dri/card0", "dri/renderD128", "dri/renderD129",
+            "null",
+            "zero",
+            "full",
+            "random",
+            "urandom",
+            "tty",
+            "fuse",
+            "net/tun",
+            "kvm",
+            "loop-control",
+            "nvidia0",
+            "nvidia1",
+            "nvidiactl",
+            "nvidia-uvm",
+            "nvidia-uvm-tools",
+            "nvidia-modeset",
+            "dri/card0",
+            "dri/renderD128",
+            "dri/renderD129",
         ];
         Self {
             name: "pve".to_owned(),
@@ -97,7 +146,13 @@ impl NodeShape {
 impl TemplateShape {
     /// An archive with an operating system in it.
     pub fn new(file: &str, size: u64, unpacked: u64, os_type: &str) -> Self {
-        Self { file: file.to_owned(), size, unpacked, os_type: Some(os_type.to_owned()), systemd: None }
+        Self {
+            file: file.to_owned(),
+            size,
+            unpacked,
+            os_type: Some(os_type.to_owned()),
+            systemd: None,
+        }
     }
 }
 
@@ -116,7 +171,10 @@ fn operator_acl(who: &str) -> Vec<AclShape> {
         line("/sdn/zones/localnetwork/vmbr0", &["SDN.Use"]),
         line("/nodes", &["Sys.Audit"]),
         // The cluster's state, quorum included, is told to auditors of the whole only.
-        AclShape { propagate: false, ..line("/", &["Sys.Audit"]) },
+        AclShape {
+            propagate: false,
+            ..line("/", &["Sys.Audit"])
+        },
     ]
 }
 
@@ -124,6 +182,13 @@ impl TokenShape {
     /// A random secret in the form that Proxmox gives tokens: a UUID.
     pub fn fresh_secret() -> String {
         let text = format!("{:032x}", rand::random::<u128>());
-        format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..])
+        format!(
+            "{}-{}-{}-{}-{}",
+            &text[..8],
+            &text[8..12],
+            &text[12..16],
+            &text[16..20],
+            &text[20..]
+        )
     }
 }

@@ -22,7 +22,10 @@ impl Reply {
     }
 
     pub(crate) fn page(data: Vec<Value>, total: usize) -> Self {
-        Self { data: Value::Array(data), total: Some(total) }
+        Self {
+            data: Value::Array(data),
+            total: Some(total),
+        }
     }
 }
 
@@ -54,7 +57,13 @@ pub(crate) type Outcome = Result<Reply, Failure>;
 
 impl Failure {
     fn new(status: u16, text: impl Into<String>, body: Body) -> Self {
-        Self { status, text: text.into(), errors: BTreeMap::new(), body, newline: body == Body::Json }
+        Self {
+            status,
+            text: text.into(),
+            errors: BTreeMap::new(),
+            body,
+            newline: body == Body::Json,
+        }
     }
 
     /// A `die` in a method's code.
@@ -64,13 +73,20 @@ impl Failure {
 
     /// A permission that is missing; `detail` is what stands in the brackets.
     pub(crate) fn forbidden(detail: &str) -> Self {
-        let text = if detail.is_empty() { "Permission check failed".to_owned() } else { format!("Permission check failed ({detail})") };
+        let text = if detail.is_empty() {
+            "Permission check failed".to_owned()
+        } else {
+            format!("Permission check failed ({detail})")
+        };
         Self::new(403, text, Body::Json)
     }
 
     /// Parameters that the schema refuses.
     pub(crate) fn parameters(errors: BTreeMap<String, String>) -> Self {
-        Self { errors, ..Self::new(400, "Parameter verification failed.", Body::Json) }
+        Self {
+            errors,
+            ..Self::new(400, "Parameter verification failed.", Body::Json)
+        }
     }
 
     /// One wrong parameter.
@@ -100,12 +116,23 @@ impl Failure {
 
     /// A path or method that does not exist.
     pub(crate) fn not_implemented(method: &str, path: &str) -> Self {
-        Self { newline: false, ..Self::new(501, format!("Method '{method} {path}' not implemented"), Body::Json) }
+        Self {
+            newline: false,
+            ..Self::new(
+                501,
+                format!("Method '{method} {path}' not implemented"),
+                Body::Json,
+            )
+        }
     }
 
     /// The text as bodies carry it.
     pub(crate) fn message(&self) -> String {
-        if self.newline { format!("{}\n", self.text) } else { self.text.clone() }
+        if self.newline {
+            format!("{}\n", self.text)
+        } else {
+            self.text.clone()
+        }
     }
 
     /// The first line, for the status line.

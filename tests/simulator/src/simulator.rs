@@ -91,26 +91,45 @@ pub struct ContainerRecord {
 impl Simulator {
     /// Starts a simulator on 127.0.0.1. It runs on the caller's tokio runtime.
     pub async fn start(config: SimulatorConfig) -> Result<Self> {
-        let node = config.host.nodes.first().context("a host needs a node")?.clone();
+        let node = config
+            .host
+            .nodes
+            .first()
+            .context("a host needs a node")?
+            .clone();
         let certificate = Certificate::new(node.clone()).context("making certificates")?;
         let (events, happened) = mpsc::unbounded_channel();
         let (guests, control): (Arc<dyn Guests>, _) = match config.guests.clone() {
             None => (Arc::new(Off), None),
             Some(settings) => {
-                let facts = HostFacts { gpus: node.gpus, driver_version: node.driver_version, devices: node.devices };
+                let facts = HostFacts {
+                    gpus: node.gpus,
+                    driver_version: node.driver_version,
+                    devices: node.devices,
+                };
                 let (world, control) = World::start(settings, facts, events).await?;
                 (world, Some(control))
             }
         };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port.unwrap_or(0))).await.context("opening the API's port")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port.unwrap_or(0)))
+            .await
+            .context("opening the API's port")?;
         let address = listener.local_addr()?;
         let core = Arc::new(Core::new(config, certificate, guests));
         core.running.spawn(server::run(Arc::clone(&core), listener));
         core.running.spawn(statistics(Arc::clone(&core)));
-        core.running.spawn(listen_to_guests(Arc::clone(&core), happened));
-        let admin = admin::start(Arc::clone(&core)).await.context("opening the admin port")?;
+        core.running
+            .spawn(listen_to_guests(Arc::clone(&core), happened));
+        let admin = admin::start(Arc::clone(&core))
+            .await
+            .context("opening the admin port")?;
         tracing::info!(%address, %admin, "a simulated Proxmox VE is up");
-        Ok(Self { core, address, admin, control })
+        Ok(Self {
+            core,
+            address,
+            admin,
+            control,
+        })
     }
 
     /// Ends it and waits until all is over.
@@ -157,17 +176,30 @@ impl Simulator {
     }
 
     /// The operator's API token.
-    #[expect(clippy::expect_used, reason = "a host without that token has no use for this; the message says so")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a host without that token has no use for this; the message says so"
+    )]
     pub fn token(&self) -> Credentials {
-        self.token_of(phoenix::OPERATOR).expect("this host has no token phoenix@pve!operator")
+        self.token_of(phoenix::OPERATOR)
+            .expect("this host has no token phoenix@pve!operator")
     }
 
     /// Any API token by its id.
     pub fn token_of(&self, id: &str) -> Option<Credentials> {
         let (user, name) = id.split_once('!')?;
         let state = self.core.state();
-        let token = state.access.users.get(user)?.tokens.iter().find(|token| token.id == name)?;
-        Some(Credentials { id: id.to_owned(), secret: token.secret.clone() })
+        let token = state
+            .access
+            .users
+            .get(user)?
+            .tokens
+            .iter()
+            .find(|token| token.id == name)?;
+        Some(Credentials {
+            id: id.to_owned(),
+            secret: token.secret.clone(),
+        })
     }
 
     /// Every password and every token there is, by id.
@@ -175,8 +207,14 @@ impl Simulator {
         let state = self.core.state();
         let mut all = Vec::new();
         for user in state.access.users.values() {
-            all.extend(user.password.iter().map(|password| Credentials { id: user.id.clone(), secret: password.clone() }));
-            all.extend(user.tokens.iter().map(|token| Credentials { id: format!("{}!{}", user.id, token.id), secret: token.secret.clone() }));
+            all.extend(user.password.iter().map(|password| Credentials {
+                id: user.id.clone(),
+                secret: password.clone(),
+            }));
+            all.extend(user.tokens.iter().map(|token| Credentials {
+                id: format!("{}!{}", user.id, token.id),
+                secret: token.secret.clone(),
+            }));
         }
         all
     }
@@ -230,7 +268,12 @@ impl Simulator {
     pub async fn idle(&self, patience: Duration) -> bool {
         let until = tokio::time::Instant::now() + patience;
         loop {
-            let busy = self.core.state().tasks.newest().any(|task| task.exit.is_none() && task.upid.kind != "vncproxy");
+            let busy = self
+                .core
+                .state()
+                .tasks
+                .newest()
+                .any(|task| task.exit.is_none() && task.upid.kind != "vncproxy");
             if !busy || tokio::time::Instant::now() >= until {
                 return !busy;
             }
@@ -260,7 +303,11 @@ impl Simulator {
 
     /// A container's configuration file.
     pub fn config_text(&self, vmid: u32) -> Option<String> {
-        self.core.state().containers.get(&vmid).map(|container| container.file.text())
+        self.core
+            .state()
+            .containers
+            .get(&vmid)
+            .map(|container| container.file.text())
     }
 
     /// `zfs list -t all -o name,origin,used,refer,refquota`.
@@ -292,7 +339,12 @@ impl Drop for Simulator {
 }
 
 async fn statistics(core: Arc<Core>) {
-    let mut rounds = interval(core.config.timing.wait(STATISTICS).max(Duration::from_millis(20)));
+    let mut rounds = interval(
+        core.config
+            .timing
+            .wait(STATISTICS)
+            .max(Duration::from_millis(20)),
+    );
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -311,8 +363,19 @@ async fn listen_to_guests(core: Arc<Core>, mut events: mpsc::UnboundedReceiver<G
         };
         let Some(event) = event else { return };
         let (GuestEvent::PoweredOff { vmid } | GuestEvent::Rebooted { vmid }) = event;
-        let Some(node) = core.state().containers.get(&vmid).map(|container| container.node.clone()) else { continue };
-        let before = core.state().containers.get(&vmid).and_then(|container| container.runtime.clone());
+        let Some(node) = core
+            .state()
+            .containers
+            .get(&vmid)
+            .map(|container| container.node.clone())
+        else {
+            continue;
+        };
+        let before = core
+            .state()
+            .containers
+            .get(&vmid)
+            .and_then(|container| container.runtime.clone());
         api::stopped(&core, &node, vmid);
         if let (GuestEvent::Rebooted { .. }, Some(mut running)) = (event, before) {
             running.started = model::now();

@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
@@ -35,7 +38,10 @@ impl Certificate {
     }
 
     pub(crate) fn current(&self) -> Issued {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// A new authority and a new certificate; new connections meet them.
@@ -49,20 +55,34 @@ impl Certificate {
 fn issue(node: &NodeShape) -> Result<Issued> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::new(Vec::new())?;
-    ca.distinguished_name.push(DnType::CommonName, "Proxmox Virtual Environment");
-    ca.distinguished_name.push(DnType::OrganizationalUnitName, format!("{:032x}", rand::random::<u128>()));
-    ca.distinguished_name.push(DnType::OrganizationName, "PVE Cluster Manager CA");
+    ca.distinguished_name
+        .push(DnType::CommonName, "Proxmox Virtual Environment");
+    ca.distinguished_name.push(
+        DnType::OrganizationalUnitName,
+        format!("{:032x}", rand::random::<u128>()),
+    );
+    ca.distinguished_name
+        .push(DnType::OrganizationName, "PVE Cluster Manager CA");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let ca_pem = ca.self_signed(&ca_key)?.pem();
 
     let leaf_key = KeyPair::generate()?;
-    let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), node.name.clone(), format!("{}.local", node.name)])?;
-    leaf.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-    leaf.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(node.address)));
-    leaf.distinguished_name.push(DnType::OrganizationalUnitName, "PVE Cluster Node");
-    leaf.distinguished_name.push(DnType::OrganizationName, "Proxmox Virtual Environment");
-    leaf.distinguished_name.push(DnType::CommonName, format!("{}.local", node.name));
+    let mut leaf = CertificateParams::new(vec![
+        "localhost".to_owned(),
+        node.name.clone(),
+        format!("{}.local", node.name),
+    ])?;
+    leaf.subject_alt_names
+        .push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    leaf.subject_alt_names
+        .push(SanType::IpAddress(IpAddr::V4(node.address)));
+    leaf.distinguished_name
+        .push(DnType::OrganizationalUnitName, "PVE Cluster Node");
+    leaf.distinguished_name
+        .push(DnType::OrganizationName, "Proxmox Virtual Environment");
+    leaf.distinguished_name
+        .push(DnType::CommonName, format!("{}.local", node.name));
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     leaf.use_authority_key_identifier_extension = true;
     let signed = leaf.signed_by(&leaf_key, &Issuer::from_params(&ca, &ca_key))?;
@@ -73,9 +93,18 @@ fn issue(node: &NodeShape) -> Result<Issued> {
         .with_no_client_auth()
         .with_single_cert(vec![signed.der().clone()], key)?;
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Issued { ca_pem, leaf_pem: signed.pem(), fingerprint: fingerprint(signed.der()), server: Arc::new(server) })
+    Ok(Issued {
+        ca_pem,
+        leaf_pem: signed.pem(),
+        fingerprint: fingerprint(signed.der()),
+        server: Arc::new(server),
+    })
 }
 
 fn fingerprint(der: &[u8]) -> String {
-    Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+    Sha256::digest(der)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect::<Vec<_>>()
+        .join(":")
 }

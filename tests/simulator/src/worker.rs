@@ -74,7 +74,9 @@ impl Job {
                         TaskEffect::Fail { text } => return Err(Broken::Failed(text.clone())),
                         TaskEffect::Kill => return Err(Broken::Killed),
                         TaskEffect::Hang => std::future::pending().await,
-                        TaskEffect::Slow { seconds } => tokio::time::sleep(Duration::from_secs_f64(*seconds)).await,
+                        TaskEffect::Slow { seconds } => {
+                            tokio::time::sleep(Duration::from_secs_f64(*seconds)).await;
+                        }
                     }
                 }
             }
@@ -100,7 +102,14 @@ impl Job {
 }
 
 /// Begins a task; the answer is its UPID.
-pub(crate) fn spawn<F, W>(core: &Arc<Core>, who: &Identity, node: &str, kind: &str, id: &str, work: F) -> String
+pub(crate) fn spawn<F, W>(
+    core: &Arc<Core>,
+    who: &Identity,
+    node: &str,
+    kind: &str,
+    id: &str,
+    work: F,
+) -> String
 where
     F: FnOnce(Arc<Job>) -> W,
     W: Future<Output = Result<(), Broken>> + Send + 'static,
@@ -110,7 +119,12 @@ where
         let booted = state.nodes.get(node).map_or(0, |node| node.booted);
         state.tasks.begin(node, booted, kind, id, &who.id())
     };
-    let job = Arc::new(Job { core: Arc::clone(core), upid: upid.clone(), cancel, fault: core.faults.strike_task(kind, id) });
+    let job = Arc::new(Job {
+        core: Arc::clone(core),
+        upid: upid.clone(),
+        cancel,
+        fault: core.faults.strike_task(kind, id),
+    });
     let done = work(Arc::clone(&job));
     core.running.spawn(async move {
         let result = done.await;

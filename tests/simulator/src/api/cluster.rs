@@ -10,7 +10,9 @@ const LAST_ID: u32 = 999_999;
 
 pub(super) fn version(call: &Call) -> Outcome {
     let host = &call.core.config.host;
-    Ok(Reply::data(json!({"version": host.version, "release": host.release, "repoid": host.repoid})))
+    Ok(Reply::data(
+        json!({"version": host.version, "release": host.release, "repoid": host.repoid}),
+    ))
 }
 
 /// One row a guest, node and storage that the caller may see.
@@ -23,7 +25,9 @@ pub(super) fn resources(call: &Call) -> Outcome {
     if wanted("vm") {
         for (vmid, container) in &state.containers {
             if access.may(who, &format!("/vms/{vmid}"), "VM.Audit") {
-                let pool = access.pool_of(*vmid).filter(|pool| access.may(who, &format!("/pool/{pool}"), "Pool.Audit"));
+                let pool = access
+                    .pool_of(*vmid)
+                    .filter(|pool| access.may(who, &format!("/pool/{pool}"), "Pool.Audit"));
                 rows.push(container.row(*vmid, pool));
             }
         }
@@ -45,7 +49,11 @@ pub(super) fn resources(call: &Call) -> Outcome {
         }
     }
     if call.get("type").is_none() {
-        for pool in access.pools.keys().filter(|pool| access.may(who, &format!("/pool/{pool}"), "Pool.Audit")) {
+        for pool in access
+            .pools
+            .keys()
+            .filter(|pool| access.may(who, &format!("/pool/{pool}"), "Pool.Audit"))
+        {
             let row = json!({"id": format!("/pool/{pool}"), "type": "pool", "pool": pool});
             rows.extend(row.as_object().cloned());
         }
@@ -61,8 +69,17 @@ pub(super) fn resources(call: &Call) -> Outcome {
     Ok(Reply::data(rows.into_iter().map(Value::Object).collect()))
 }
 
-fn storage_row(node: &str, id: &str, storage: &crate::model::storage::Storage, online: bool) -> Map<String, Value> {
-    let status = if online && storage.online { "available" } else { "unknown" };
+fn storage_row(
+    node: &str,
+    id: &str,
+    storage: &crate::model::storage::Storage,
+    online: bool,
+) -> Map<String, Value> {
+    let status = if online && storage.online {
+        "available"
+    } else {
+        "unknown"
+    };
     let row = json!({
         "id": format!("storage/{node}/{id}"), "type": "storage", "storage": id, "node": node, "status": status, "shared": 0,
         "plugintype": storage.plugin(), "content": storage.shape.content.join(","), "maxdisk": storage.shape.total, "disk": storage.used(),
@@ -90,17 +107,25 @@ pub(super) fn status(call: &Call) -> Outcome {
 /// The next free id, or whether one is free.
 pub(super) fn nextid(call: &Call) -> Outcome {
     let state = call.core.state();
-    if let Some(vmid) = call.number("vmid").and_then(|vmid| u32::try_from(vmid).ok()) {
+    if let Some(vmid) = call
+        .number("vmid")
+        .and_then(|vmid| u32::try_from(vmid).ok())
+    {
         if state.containers.contains_key(&vmid) {
-            return Err(Failure::parameter("vmid", format!("VM {vmid} already exists")));
+            return Err(Failure::parameter(
+                "vmid",
+                format!("VM {vmid} already exists"),
+            ));
         }
         return Ok(Reply::data(json!(vmid.to_string())));
     }
     let free = (FIRST_ID..=LAST_ID).find(|vmid| !state.containers.contains_key(vmid));
-    free.map(|vmid| Reply::data(json!(vmid.to_string()))).ok_or_else(|| Failure::die("unable to get any free VMID in range [100,1000000]"))
+    free.map(|vmid| Reply::data(json!(vmid.to_string())))
+        .ok_or_else(|| Failure::die("unable to get any free VMID in range [100,1000000]"))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "every handler has this shape")]
 pub(super) fn options() -> Outcome {
-    Ok(Reply::data(json!({"description": "", "mac_prefix": "BC:24:11", "allowed-tags": []})))
+    Ok(Reply::data(
+        json!({"description": "", "mac_prefix": "BC:24:11", "allowed-tags": []}),
+    ))
 }

@@ -1,5 +1,10 @@
 //! The methods of the API. Each file is a part of its tree; `dispatch` is the table of what is served.
 
+#![expect(
+    clippy::unnecessary_wraps,
+    reason = "every handler answers an outcome, whether it can fail or not"
+)]
+
 mod access;
 mod cluster;
 mod lxc;
@@ -59,19 +64,27 @@ impl Call {
 
     /// Asks for a privilege.
     pub(crate) fn demand(&self, path: &str, privilege: &str) -> Result<(), Failure> {
-        if self.core.state().access.may(&self.who, path, privilege) { Ok(()) } else { Err(Failure::forbidden(&format!("{path}, {privilege}"))) }
+        if self.core.state().access.may(&self.who, path, privilege) {
+            Ok(())
+        } else {
+            Err(Failure::forbidden(&format!("{path}, {privilege}")))
+        }
     }
 }
 
 /// Carries a call out.
-pub(crate) fn dispatch(template: &'static str, method: &'static str, call: Call) -> BoxFuture<'static, Outcome> {
+pub(crate) fn dispatch(
+    template: &'static str,
+    method: &'static str,
+    call: Call,
+) -> BoxFuture<'static, Outcome> {
     if let Some(rest) = template.strip_prefix("/nodes/{node}/lxc") {
         return lxc::dispatch(rest, method, call);
     }
     async move {
         match (method, template) {
             ("GET", "/") => access::root(),
-            ("GET", "/version") => cluster::version(&call),
+            ("GET", "/version" | "/nodes/{node}/version") => cluster::version(&call),
             ("GET", "/access/ticket") => Ok(crate::reply::Reply::null()),
             ("POST", "/access/ticket") => access::login(&call),
             ("GET", "/access/domains") => access::domains(),
@@ -84,7 +97,6 @@ pub(crate) fn dispatch(template: &'static str, method: &'static str, call: Call)
             ("GET", "/cluster/options") => cluster::options(),
             ("GET", "/nodes") => node::list(&call),
             ("GET", "/nodes/{node}") => node::index(),
-            ("GET", "/nodes/{node}/version") => cluster::version(&call),
             ("GET", "/nodes/{node}/status") => node::status(&call),
             ("GET", "/nodes/{node}/time") => node::time(),
             ("GET", "/nodes/{node}/dns") => node::dns(),
@@ -113,5 +125,8 @@ pub(crate) fn dispatch(template: &'static str, method: &'static str, call: Call)
 
 /// A documented method that this simulator does not have; a real Proxmox VE would.
 fn unsimulated(method: &str, template: &str) -> Failure {
-    Failure::json(501, format!("Method '{method} {template}' is not simulated"))
+    Failure::json(
+        501,
+        format!("Method '{method} {template}' is not simulated"),
+    )
 }

@@ -16,25 +16,42 @@ pub(super) fn list(call: &Call) -> Outcome {
     let state = call.core.state();
     let fingerprint = call.core.certificate.current().fingerprint;
     let rows = state.nodes.iter().map(|(name, node)| {
-        let mut row = node.row(state.access.may(&call.who, &format!("/nodes/{name}"), "Sys.Audit"));
+        let mut row = node.row(
+            state
+                .access
+                .may(&call.who, &format!("/nodes/{name}"), "Sys.Audit"),
+        );
         row.insert("ssl_fingerprint".to_owned(), json!(fingerprint));
         Value::Object(row)
     });
     Ok(Reply::data(rows.collect()))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "every handler has this shape")]
 pub(super) fn index() -> Outcome {
-    let names = ["certificates", "dns", "hardware", "lxc", "network", "qemu", "status", "storage", "tasks", "time", "version"];
-    Ok(Reply::data(names.iter().map(|name| json!({"name": name})).collect()))
+    let names = [
+        "certificates",
+        "dns",
+        "hardware",
+        "lxc",
+        "network",
+        "qemu",
+        "status",
+        "storage",
+        "tasks",
+        "time",
+        "version",
+    ];
+    Ok(Reply::data(
+        names.iter().map(|name| json!({"name": name})).collect(),
+    ))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "every handler has this shape")]
 pub(super) fn time() -> Outcome {
-    Ok(Reply::data(json!({"timezone": "Etc/UTC", "time": now(), "localtime": now()})))
+    Ok(Reply::data(
+        json!({"timezone": "Etc/UTC", "time": now(), "localtime": now()}),
+    ))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "every handler has this shape")]
 pub(super) fn dns() -> Outcome {
     Ok(Reply::data(json!({"dns1": "10.0.0.1"})))
 }
@@ -42,7 +59,9 @@ pub(super) fn dns() -> Outcome {
 pub(super) fn status(call: &Call) -> Outcome {
     let host = &call.core.config.host;
     let state = call.core.state();
-    let Some(node) = state.nodes.get(&call.node) else { return Ok(Reply::null()) };
+    let Some(node) = state.nodes.get(&call.node) else {
+        return Ok(Reply::null());
+    };
     let memory = node.shape.memory_mib << 20;
     let used = memory / 4;
     Ok(Reply::data(json!({
@@ -62,11 +81,17 @@ pub(super) fn status(call: &Call) -> Outcome {
 /// Interfaces; of bridges, where they are asked for, only those one may use.
 pub(super) fn network(call: &Call) -> Outcome {
     let state = call.core.state();
-    let Some(node) = state.nodes.get(&call.node) else { return Ok(Reply::null()) };
+    let Some(node) = state.nodes.get(&call.node) else {
+        return Ok(Reply::null());
+    };
     let kind = call.get("type");
     let mut rows = Vec::new();
     for (number, bridge) in node.shape.bridges.iter().enumerate() {
-        let usable = state.access.may_any(&call.who, &format!("/sdn/zones/localnetwork/{bridge}"), &["SDN.Audit", "SDN.Use"]);
+        let usable = state.access.may_any(
+            &call.who,
+            &format!("/sdn/zones/localnetwork/{bridge}"),
+            &["SDN.Audit", "SDN.Use"],
+        );
         let wanted = match kind {
             None | Some("bridge") => true,
             Some("any_bridge" | "any_local_bridge" | "include_sdn") => usable,
@@ -97,7 +122,9 @@ pub(super) fn network(call: &Call) -> Outcome {
 /// Devices; memory controllers, bridges and processors are left out by default.
 pub(super) fn pci(call: &Call) -> Outcome {
     let state = call.core.state();
-    let Some(node) = state.nodes.get(&call.node) else { return Ok(Reply::null()) };
+    let Some(node) = state.nodes.get(&call.node) else {
+        return Ok(Reply::null());
+    };
     let mut rows = vec![json!({
         "id": "0000:02:00.0", "class": "0x010802", "vendor": "0x144d", "vendor_name": "Samsung Electronics Co Ltd", "device": "0xa80c",
         "device_name": "NVMe SSD Controller S4LV008[Pascal]", "iommugroup": 14, "subsystem_vendor": "0x144d", "subsystem_device": "0xa801",

@@ -14,7 +14,11 @@ const SEE: [&str; 2] = ["Datastore.Audit", "Datastore.AllocateSpace"];
 
 pub(super) fn configured(call: &Call) -> Outcome {
     let state = call.core.state();
-    let shown = state.storages.iter().filter(|(id, _)| state.access.may_any(&call.who, &format!("/storage/{id}"), &SEE));
+    let shown = state.storages.iter().filter(|(id, _)| {
+        state
+            .access
+            .may_any(&call.who, &format!("/storage/{id}"), &SEE)
+    });
     let row = |id: &String, storage: &Storage| {
         let mut row = json!({"storage": id, "type": storage.plugin(), "content": storage.shape.content.join(","), "digest": "aea2ec37329483cdcf98bad0f3a65c2c6ef2958d"});
         match &storage.shape.kind {
@@ -30,7 +34,9 @@ pub(super) fn configured(call: &Call) -> Outcome {
         }
         row
     };
-    Ok(Reply::data(shown.map(|(id, storage)| row(id, storage)).collect()))
+    Ok(Reply::data(
+        shown.map(|(id, storage)| row(id, storage)).collect(),
+    ))
 }
 
 fn figures(storage: &Storage) -> Map<String, Value> {
@@ -42,9 +48,16 @@ fn figures(storage: &Storage) -> Map<String, Value> {
     row.insert("enabled".to_owned(), json!(1));
     row.insert("shared".to_owned(), json!(0));
     row.insert("active".to_owned(), json!(u8::from(online)));
-    row.insert("total".to_owned(), json!(if online { storage.shape.total } else { 0 }));
+    row.insert(
+        "total".to_owned(),
+        json!(if online { storage.shape.total } else { 0 }),
+    );
     row.insert("used".to_owned(), json!(if online { used } else { 0 }));
-    let free = if storage.full { 0 } else { storage.shape.total - used };
+    let free = if storage.full {
+        0
+    } else {
+        storage.shape.total - used
+    };
     row.insert("avail".to_owned(), json!(if online { free } else { 0 }));
     row
 }
@@ -55,13 +68,23 @@ pub(super) fn list(call: &Call) -> Outcome {
         .storages
         .iter()
         .filter(|(id, _)| call.get("storage").is_none_or(|asked| asked == *id))
-        .filter(|(_, storage)| call.get("content").is_none_or(|asked| asked.split(',').any(|content| storage.holds(content))))
-        .filter(|(id, _)| state.access.may_any(&call.who, &format!("/storage/{id}"), &SEE));
+        .filter(|(_, storage)| {
+            call.get("content")
+                .is_none_or(|asked| asked.split(',').any(|content| storage.holds(content)))
+        })
+        .filter(|(id, _)| {
+            state
+                .access
+                .may_any(&call.who, &format!("/storage/{id}"), &SEE)
+        });
     #[expect(clippy::cast_precision_loss, reason = "a fraction for display")]
     let row = |(id, storage): (&String, &Storage)| {
         let mut row = figures(storage);
         row.insert("storage".to_owned(), json!(id));
-        row.insert("used_fraction".to_owned(), json!(storage.used() as f64 / storage.shape.total.max(1) as f64));
+        row.insert(
+            "used_fraction".to_owned(),
+            json!(storage.used() as f64 / storage.shape.total.max(1) as f64),
+        );
         Value::Object(row)
     };
     Ok(Reply::data(shown.map(row).collect()))
@@ -69,7 +92,10 @@ pub(super) fn list(call: &Call) -> Outcome {
 
 pub(super) fn status(call: &Call) -> Outcome {
     let state = call.core.state();
-    let storage = state.storages.get(call.text("storage")).ok_or_else(|| Failure::parameter("storage", "No such storage."))?;
+    let storage = state
+        .storages
+        .get(call.text("storage"))
+        .ok_or_else(|| Failure::parameter("storage", "No such storage."))?;
     Ok(Reply::data(Value::Object(figures(storage))))
 }
 
@@ -89,7 +115,13 @@ pub(super) fn content(call: &Call) -> Outcome {
     let mut rows = Vec::new();
     if wanted("rootdir") && storage.holds("rootdir") {
         for (name, volume) in &storage.volumes {
-            let visible = all || (audit && state.access.may(&call.who, &format!("/vms/{}", volume.vmid), "VM.Config.Disk"));
+            let visible = all
+                || (audit
+                    && state.access.may(
+                        &call.who,
+                        &format!("/vms/{}", volume.vmid),
+                        "VM.Config.Disk",
+                    ));
             if !visible || owner.is_some_and(|owner| owner != u64::from(volume.vmid)) {
                 continue;
             }
@@ -100,16 +132,26 @@ pub(super) fn content(call: &Call) -> Outcome {
                 StorageKind::ZfsPool { .. } => {
                     row["format"] = json!("subvol");
                     row["name"] = json!(name);
-                    row["parent"] = json!(volume.origin.as_ref().map(|base| format!("{}@{BASE_SNAPSHOT}", leaf(base))));
+                    row["parent"] = json!(
+                        volume
+                            .origin
+                            .as_ref()
+                            .map(|base| format!("{}@{BASE_SNAPSHOT}", leaf(base)))
+                    );
                 }
-                StorageKind::Dir { .. } | StorageKind::LvmThin { .. } => row["format"] = json!("raw"),
+                StorageKind::Dir { .. } | StorageKind::LvmThin { .. } => {
+                    row["format"] = json!("raw");
+                }
             }
             rows.push(row);
         }
     }
     if wanted("vztmpl") && storage.holds("vztmpl") && owner.is_none() {
         for template in &storage.shape.templates {
-            let format = if template.file.ends_with(".zst") { "tzst" } else { "txz" };
+            let zstd = std::path::Path::new(&template.file)
+                .extension()
+                .is_some_and(|extension| extension == "zst");
+            let format = if zstd { "tzst" } else { "txz" };
             rows.push(json!({"volid": format!("{id}:vztmpl/{}", template.file), "content": "vztmpl", "size": template.size, "format": format, "ctime": 1_795_545_262}));
         }
     }

@@ -24,7 +24,9 @@ fn own(call: &Call, upid: &Upid) -> bool {
 
 fn find(call: &Call, privilege: &str) -> Result<Upid, Failure> {
     let text = call.text("upid");
-    let upid: Upid = text.parse().map_err(|()| Failure::parameter("upid", "unable to parse worker upid"))?;
+    let upid: Upid = text
+        .parse()
+        .map_err(|()| Failure::parameter("upid", "unable to parse worker upid"))?;
     if !own(call, &upid) {
         call.demand(&format!("/nodes/{}", call.node), privilege)?;
     }
@@ -47,7 +49,11 @@ fn facts(task: &Task) -> Value {
 pub(super) fn status(call: &Call) -> Outcome {
     let upid = find(call, "Sys.Audit")?;
     let state = call.core.state();
-    let task = state.tasks.get(&upid).filter(|task| task.upid.node == call.node).ok_or_else(|| Failure::parameter("upid", "no such task"))?;
+    let task = state
+        .tasks
+        .get(&upid)
+        .filter(|task| task.upid.node == call.node)
+        .ok_or_else(|| Failure::parameter("upid", "no such task"))?;
     let mut facts = facts(task);
     match &task.exit {
         None => facts["status"] = json!("running"),
@@ -62,7 +68,11 @@ pub(super) fn status(call: &Call) -> Outcome {
 pub(super) fn log(call: &Call) -> Outcome {
     let upid = find(call, "Sys.Audit")?;
     let state = call.core.state();
-    let lines = match state.tasks.get(&upid).filter(|task| task.upid.node == call.node) {
+    let lines = match state
+        .tasks
+        .get(&upid)
+        .filter(|task| task.upid.node == call.node)
+    {
         None => vec!["unable to open file - No such file or directory".to_owned()],
         Some(task) if task.log.is_empty() => vec!["no content".to_owned()],
         Some(task) => task.log.clone(),
@@ -72,7 +82,12 @@ pub(super) fn log(call: &Call) -> Outcome {
         0 => usize::MAX,
         limit => usize::try_from(limit).unwrap_or(usize::MAX),
     };
-    let page = lines.iter().enumerate().skip(start).take(limit).map(|(number, text)| json!({"n": number + 1, "t": text}));
+    let page = lines
+        .iter()
+        .enumerate()
+        .skip(start)
+        .take(limit)
+        .map(|(number, text)| json!({"n": number + 1, "t": text}));
     Ok(Reply::page(page.collect(), lines.len()))
 }
 
@@ -80,13 +95,28 @@ pub(super) fn log(call: &Call) -> Outcome {
 pub(super) async fn stop(call: Call) -> Outcome {
     let upid = find(&call, "Sys.Modify")?;
     let core = &call.core;
-    match core.state().tasks.get(&upid).filter(|task| task.upid.node == call.node) {
+    match core
+        .state()
+        .tasks
+        .get(&upid)
+        .filter(|task| task.upid.node == call.node)
+    {
         None => return Err(Failure::parameter("upid", "no such task")),
         Some(task) => task.cancel.cancel(),
     }
-    let deadline = Instant::now() + core.config.timing.wait(KILL_AFTER).max(Duration::from_millis(500));
+    let deadline = Instant::now()
+        + core
+            .config
+            .timing
+            .wait(KILL_AFTER)
+            .max(Duration::from_millis(500));
     while Instant::now() < deadline {
-        if core.state().tasks.get(&upid).is_none_or(|task| task.exit.is_some()) {
+        if core
+            .state()
+            .tasks
+            .get(&upid)
+            .is_none_or(|task| task.exit.is_some())
+        {
             break;
         }
         sleep(Duration::from_millis(10)).await;
@@ -97,7 +127,9 @@ pub(super) async fn stop(call: Call) -> Outcome {
 /// The archive of a node, its running tasks, or both.
 pub(super) fn list(call: &Call) -> Outcome {
     let state = call.core.state();
-    let all = state.access.may(&call.who, &format!("/nodes/{}", call.node), "Sys.Audit");
+    let all = state
+        .access
+        .may(&call.who, &format!("/nodes/{}", call.node), "Sys.Audit");
     let source = call.get("source").unwrap_or("archive");
     let fits = |task: &&Task| {
         let upid = &task.upid;
@@ -112,19 +144,37 @@ pub(super) fn list(call: &Call) -> Outcome {
             && (all || own(call, upid))
             && call.get("vmid").is_none_or(|vmid| upid.id == vmid)
             && call.get("typefilter").is_none_or(|kind| upid.kind == kind)
-            && call.get("userfilter").is_none_or(|user| upid.user.contains(user))
-            && call.number("since").is_none_or(|since| upid.starttime >= since)
-            && call.number("until").is_none_or(|until| upid.starttime <= until)
+            && call
+                .get("userfilter")
+                .is_none_or(|user| upid.user.contains(user))
+            && call
+                .number("since")
+                .is_none_or(|since| upid.starttime >= since)
+            && call
+                .number("until")
+                .is_none_or(|until| upid.starttime <= until)
             && !(call.flag("errors") && matches!(task.class(), "ok" | "warning"))
-            && classes.is_none_or(|classes| classes.split([',', ';', ' ']).any(|class| class == task.class()))
+            && classes.is_none_or(|classes| {
+                classes
+                    .split([',', ';', ' '])
+                    .any(|class| class == task.class())
+            })
     };
     let found: Vec<&Task> = state.tasks.newest().filter(fits).collect();
     let start = usize::try_from(call.number("start").unwrap_or(0)).unwrap_or(usize::MAX);
     let limit = usize::try_from(call.number("limit").unwrap_or(PAGE)).unwrap_or(usize::MAX);
-    let page = found.iter().skip(start).take(limit).map(|task| row(task, true));
+    let page = found
+        .iter()
+        .skip(start)
+        .take(limit)
+        .map(|task| row(task, true));
     let page: Vec<Value> = page.collect();
     // A list of nothing comes without its length.
-    Ok(if found.is_empty() { Reply::data(Value::Array(page)) } else { Reply::page(page, found.len()) })
+    Ok(if found.is_empty() {
+        Reply::data(Value::Array(page))
+    } else {
+        Reply::page(page, found.len())
+    })
 }
 
 fn row(task: &Task, running_word: bool) -> Value {
@@ -145,6 +195,10 @@ pub(super) fn cluster(call: &Call) -> Outcome {
     const RECENT: usize = 25;
     let state = call.core.state();
     let all = state.access.may(&call.who, "/", "Sys.Audit");
-    let shown = state.tasks.newest().filter(|task| all || task.upid.owner().0 == call.who.id()).take(RECENT);
+    let shown = state
+        .tasks
+        .newest()
+        .filter(|task| all || task.upid.owner().0 == call.who.id())
+        .take(RECENT);
     Ok(Reply::data(shown.map(|task| row(task, false)).collect()))
 }

@@ -86,7 +86,10 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn user(user: &str) -> Self {
-        Self { user: user.to_owned(), token: None }
+        Self {
+            user: user.to_owned(),
+            token: None,
+        }
     }
 
     /// `phoenix@pve!operator`.
@@ -106,28 +109,56 @@ impl Identity {
 impl Access {
     pub(crate) fn new(shape: &HostShape) -> Self {
         Self {
-            users: shape.users.iter().map(|user| (user.id.clone(), user.clone())).collect(),
+            users: shape
+                .users
+                .iter()
+                .map(|user| (user.id.clone(), user.clone()))
+                .collect(),
             acl: shape.acl.clone(),
-            pools: shape.pools.iter().map(|name| (name.clone(), Pool::default())).collect(),
+            pools: shape
+                .pools
+                .iter()
+                .map(|name| (name.clone(), Pool::default()))
+                .collect(),
             second_factor: BTreeSet::new(),
         }
     }
 
     pub(crate) fn pool_of(&self, vmid: u32) -> Option<&str> {
-        self.pools.iter().find(|(_, pool)| pool.guests.contains(&vmid)).map(|(name, _)| name.as_str())
+        self.pools
+            .iter()
+            .find(|(_, pool)| pool.guests.contains(&vmid))
+            .map(|(name, _)| name.as_str())
     }
 
     /// What an identity may do on a path.
     pub(crate) fn rights(&self, who: &Identity, path: &str) -> Rights {
-        let everything = || PRIVILEGES.iter().map(|name| ((*name).to_owned(), true)).collect();
-        let owner = if who.user == "root@pam" { everything() } else { self.with_pools(&who.user, path) };
-        let Some(token) = &who.token else { return owner };
-        let separated = self.users.get(&who.user).and_then(|user| user.tokens.iter().find(|known| known.id == *token)).is_none_or(|token| token.privsep);
+        let everything = || {
+            PRIVILEGES
+                .iter()
+                .map(|name| ((*name).to_owned(), true))
+                .collect()
+        };
+        let owner = if who.user == "root@pam" {
+            everything()
+        } else {
+            self.with_pools(&who.user, path)
+        };
+        let Some(token) = &who.token else {
+            return owner;
+        };
+        let separated = self
+            .users
+            .get(&who.user)
+            .and_then(|user| user.tokens.iter().find(|known| known.id == *token))
+            .is_none_or(|token| token.privsep);
         if !separated {
             return owner;
         }
         let own = self.with_pools(&who.id(), path);
-        own.into_iter().filter(|(privilege, _)| owner.contains_key(privilege)).collect()
+        own.into_iter()
+            .filter(|(privilege, _)| owner.contains_key(privilege))
+            .collect()
     }
 
     pub(crate) fn may(&self, who: &Identity, path: &str, privilege: &str) -> bool {
@@ -136,19 +167,37 @@ impl Access {
 
     pub(crate) fn may_any(&self, who: &Identity, path: &str, privileges: &[&str]) -> bool {
         let rights = self.rights(who, path);
-        privileges.iter().any(|privilege| rights.contains_key(*privilege))
+        privileges
+            .iter()
+            .any(|privilege| rights.contains_key(*privilege))
     }
 
     /// Deeper lines replace what shallower ones said.
     fn listed(&self, who: &str, path: &str) -> Rights {
         let mut rights = Rights::new();
         for level in levels(path) {
-            let lines: Vec<&AclShape> = self.acl.iter().filter(|line| line.who == who && line.path == level).filter(|line| line.propagate || level == path).collect();
+            let lines: Vec<&AclShape> = self
+                .acl
+                .iter()
+                .filter(|line| line.who == who && line.path == level)
+                .filter(|line| line.propagate || level == path)
+                .collect();
             if !lines.is_empty() {
-                rights = lines.iter().flat_map(|line| line.privileges.iter().map(|name| (name.clone(), line.propagate))).collect();
+                rights = lines
+                    .iter()
+                    .flat_map(|line| {
+                        line.privileges
+                            .iter()
+                            .map(|name| (name.clone(), line.propagate))
+                    })
+                    .collect();
             }
         }
-        if rights.contains_key("NoAccess") { Rights::new() } else { rights }
+        if rights.contains_key("NoAccess") {
+            Rights::new()
+        } else {
+            rights
+        }
     }
 
     fn with_pools(&self, who: &str, path: &str) -> Rights {
@@ -168,8 +217,22 @@ impl Access {
 
     /// The paths that `access/permissions` tells of by itself.
     pub(crate) fn known_paths(&self) -> BTreeSet<String> {
-        let fixed = ["/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms", "/sdn/zones"];
-        fixed.into_iter().map(str::to_owned).chain(self.acl.iter().map(|line| line.path.clone())).collect()
+        let fixed = [
+            "/",
+            "/access",
+            "/access/groups",
+            "/nodes",
+            "/pool",
+            "/sdn",
+            "/storage",
+            "/vms",
+            "/sdn/zones",
+        ];
+        fixed
+            .into_iter()
+            .map(str::to_owned)
+            .chain(self.acl.iter().map(|line| line.path.clone()))
+            .collect()
     }
 }
 
@@ -192,7 +255,10 @@ mod tests {
     }
 
     fn operator() -> Identity {
-        Identity { user: "phoenix@pve".into(), token: Some("operator".into()) }
+        Identity {
+            user: "phoenix@pve".into(),
+            token: Some("operator".into()),
+        }
     }
 
     #[test]
@@ -210,11 +276,22 @@ mod tests {
     fn a_separated_token_has_no_more_than_its_user() {
         let mut access = access();
         access.users.get_mut("phoenix@pve").unwrap().tokens[0].privsep = true;
-        assert!(!access.may(&operator(), "/vms/900", "VM.Clone"), "a separated token needs lines of its own");
-        access.acl.push(AclShape { path: "/vms".into(), who: operator().id(), privileges: vec!["VM.Clone".into(), "VM.Migrate".into()], propagate: true });
+        assert!(
+            !access.may(&operator(), "/vms/900", "VM.Clone"),
+            "a separated token needs lines of its own"
+        );
+        access.acl.push(AclShape {
+            path: "/vms".into(),
+            who: operator().id(),
+            privileges: vec!["VM.Clone".into(), "VM.Migrate".into()],
+            propagate: true,
+        });
         assert!(access.may(&operator(), "/vms/900", "VM.Clone"));
         assert!(!access.may(&operator(), "/vms/900", "VM.Migrate"));
-        let root_token = Identity { user: "root@pam".into(), token: Some("x".into()) };
+        let root_token = Identity {
+            user: "root@pam".into(),
+            token: Some("x".into()),
+        };
         assert!(!root_token.is_root());
         assert!(!access.may(&root_token, "/", "Sys.Audit"));
         assert!(access.may(&Identity::user("root@pam"), "/", "Sys.Audit"));
@@ -224,8 +301,19 @@ mod tests {
     fn a_pools_rights_reach_its_guests_only() {
         let mut access = access();
         let who = Identity::user("phoenix@pve");
-        access.acl = vec![AclShape { path: "/pool/k8s".into(), who: who.id(), privileges: vec!["VM.Audit".into()], propagate: true }];
-        access.pools.insert("k8s".into(), Pool { guests: BTreeSet::from([105]), storages: BTreeSet::new() });
+        access.acl = vec![AclShape {
+            path: "/pool/k8s".into(),
+            who: who.id(),
+            privileges: vec!["VM.Audit".into()],
+            propagate: true,
+        }];
+        access.pools.insert(
+            "k8s".into(),
+            Pool {
+                guests: BTreeSet::from([105]),
+                storages: BTreeSet::new(),
+            },
+        );
         assert!(access.may(&who, "/vms/105", "VM.Audit"));
         assert!(!access.may(&who, "/vms/106", "VM.Audit"));
     }

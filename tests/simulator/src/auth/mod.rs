@@ -13,25 +13,46 @@ const NO_TICKET: &str = "No ticket";
 const FAILED: &str = "Authentication failed!";
 
 /// Finds out who asks. Tickets win over tokens; a changing call with a ticket needs the CSRF token as well.
-pub(crate) fn identify(core: &Core, headers: &HeaderMap, method: &str) -> Result<Identity, Failure> {
+pub(crate) fn identify(
+    core: &Core,
+    headers: &HeaderMap,
+    method: &str,
+) -> Result<Identity, Failure> {
     if let Some(ticket) = cookie(headers) {
-        let user = core.keys.verify(&ticket).filter(|user| enabled(core, user)).ok_or_else(|| Failure::unauthorized(FAILED))?;
+        let user = core
+            .keys
+            .verify(&ticket)
+            .filter(|user| enabled(core, user))
+            .ok_or_else(|| Failure::unauthorized(FAILED))?;
         if method != "GET" {
-            let token = headers.get("CSRFPreventionToken").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let token = headers
+                .get("CSRFPreventionToken")
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
             if !core.keys.verify_csrf(&user, token) {
-                return Err(Failure::unauthorized("Permission denied - invalid csrf token"));
+                return Err(Failure::unauthorized(
+                    "Permission denied - invalid csrf token",
+                ));
             }
         }
         return Ok(Identity::user(&user));
     }
-    let token = authorization(headers, "PVEAPIToken").ok_or_else(|| Failure::unauthorized(NO_TICKET))?;
+    let token =
+        authorization(headers, "PVEAPIToken").ok_or_else(|| Failure::unauthorized(NO_TICKET))?;
     by_token(core, &token).ok_or_else(|| Failure::unauthorized(FAILED))
 }
 
 /// The ticket in the cookie, or in an Authorization header that reads like one.
 fn cookie(headers: &HeaderMap) -> Option<String> {
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let found = cookies.flat_map(|text| text.split(';')).find_map(|part| part.trim().strip_prefix("PVEAuthCookie=").map(percent_decode));
+    let cookies = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let found = cookies.flat_map(|text| text.split(';')).find_map(|part| {
+        part.trim()
+            .strip_prefix("PVEAuthCookie=")
+            .map(percent_decode)
+    });
     found.or_else(|| authorization(headers, "PVEAuthCookie"))
 }
 
@@ -49,9 +70,16 @@ fn by_token(core: &Core, text: &str) -> Option<Identity> {
     let owner = state.access.users.get(user).filter(|owner| owner.enabled)?;
     let known = owner.tokens.iter().find(|known| known.id == token)?;
     let alive = known.expire == 0 || known.expire > now();
-    (alive && known.secret == secret).then(|| Identity { user: user.to_owned(), token: Some(token.to_owned()) })
+    (alive && known.secret == secret).then(|| Identity {
+        user: user.to_owned(),
+        token: Some(token.to_owned()),
+    })
 }
 
 fn enabled(core: &Core, user: &str) -> bool {
-    core.state().access.users.get(user).is_some_and(|known| known.enabled)
+    core.state()
+        .access
+        .users
+        .get(user)
+        .is_some_and(|known| known.enabled)
 }

@@ -20,7 +20,9 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn new() -> Self {
-        Self { secret: RwLock::new(rand::random()) }
+        Self {
+            secret: RwLock::new(rand::random()),
+        }
     }
 
     /// All tickets given so far are worth nothing from here on.
@@ -30,7 +32,12 @@ impl Keys {
 
     fn sign(&self, text: &str) -> String {
         let secret = *self.secret.read().unwrap_or_else(PoisonError::into_inner);
-        STANDARD.encode(Sha256::new().chain_update(secret).chain_update(text).finalize())
+        STANDARD.encode(
+            Sha256::new()
+                .chain_update(secret)
+                .chain_update(text)
+                .finalize(),
+        )
     }
 
     /// A login ticket.
@@ -55,7 +62,10 @@ impl Keys {
     }
 
     pub(crate) fn verify_csrf(&self, user: &str, token: &str) -> bool {
-        token.split_once(':').is_some_and(|(time, digest)| self.sign(&format!("{time}:{user}")).trim_end_matches('=') == digest && fresh(time, LIFE, SKEW))
+        token.split_once(':').is_some_and(|(time, digest)| {
+            self.sign(&format!("{time}:{user}")).trim_end_matches('=') == digest
+                && fresh(time, LIFE, SKEW)
+        })
     }
 
     /// A console ticket, bound to who, which container and which port.
@@ -66,8 +76,14 @@ impl Keys {
     }
 
     pub(crate) fn verify_console(&self, ticket: &str, who: &str, path: &str, port: u16) -> bool {
-        let Some((time, signature)) = ticket.strip_prefix("PVEVNC:").and_then(|rest| rest.split_once("::")) else { return false };
-        self.sign(&format!("PVEVNC:{time}:{who}:{path}:{port}")) == signature && fresh(time, CONSOLE_LIFE, CONSOLE_SKEW)
+        let Some((time, signature)) = ticket
+            .strip_prefix("PVEVNC:")
+            .and_then(|rest| rest.split_once("::"))
+        else {
+            return false;
+        };
+        self.sign(&format!("PVEVNC:{time}:{who}:{path}:{port}")) == signature
+            && fresh(time, CONSOLE_LIFE, CONSOLE_SKEW)
     }
 }
 
@@ -87,7 +103,10 @@ mod tests {
         let keys = Keys::new();
         let ticket = keys.issue("root@pam");
         assert_eq!(keys.verify(&ticket).as_deref(), Some("root@pam"));
-        assert_eq!(keys.verify(&ticket.replace("root@pam", "phoenix@pve")), None);
+        assert_eq!(
+            keys.verify(&ticket.replace("root@pam", "phoenix@pve")),
+            None
+        );
         let csrf = keys.csrf("root@pam");
         assert!(keys.verify_csrf("root@pam", &csrf));
         assert!(!keys.verify_csrf("phoenix@pve", &csrf));

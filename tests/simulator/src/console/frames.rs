@@ -43,17 +43,25 @@ fn next(bytes: &[u8]) -> Next {
         [] | [b'0' | b'1'] => Next::Incomplete,
         [b'2', ..] => Next::Frame(None, 1),
         [b'0', b':', rest @ ..] => match number(rest) {
-            Some((length, used)) if rest.len() >= used + length => {
-                Next::Frame(Some(ConsoleInput::Data(rest[used..used + length].to_vec())), 2 + used + length)
-            }
+            Some((length, used)) if rest.len() >= used + length => Next::Frame(
+                Some(ConsoleInput::Data(rest[used..used + length].to_vec())),
+                2 + used + length,
+            ),
             Some(_) => Next::Incomplete,
             None => unfinished(rest),
         },
         [b'1', b':', rest @ ..] => {
-            let Some((cols, first)) = number(rest) else { return unfinished(rest) };
-            let Some((rows, second)) = number(&rest[first..]) else { return unfinished(&rest[first..]) };
+            let Some((cols, first)) = number(rest) else {
+                return unfinished(rest);
+            };
+            let Some((rows, second)) = number(&rest[first..]) else {
+                return unfinished(&rest[first..]);
+            };
             match (u16::try_from(cols), u16::try_from(rows)) {
-                (Ok(cols), Ok(rows)) => Next::Frame(Some(ConsoleInput::Resize { cols, rows }), 2 + first + second),
+                (Ok(cols), Ok(rows)) => Next::Frame(
+                    Some(ConsoleInput::Resize { cols, rows }),
+                    2 + first + second,
+                ),
                 _ => Next::Malformed,
             }
         }
@@ -69,7 +77,11 @@ fn number(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 fn unfinished(bytes: &[u8]) -> Next {
-    if bytes.len() < LONGEST_HEADER && bytes.iter().all(u8::is_ascii_digit) { Next::Incomplete } else { Next::Malformed }
+    if bytes.len() < LONGEST_HEADER && bytes.iter().all(u8::is_ascii_digit) {
+        Next::Incomplete
+    } else {
+        Next::Malformed
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +91,11 @@ mod tests {
     #[test]
     fn frames_survive_any_cut() {
         let sent = b"0:5:ls -l1:80:24:20:3:\xc3\xa4\n";
-        let expected = vec![ConsoleInput::Data(b"ls -l".to_vec()), ConsoleInput::Resize { cols: 80, rows: 24 }, ConsoleInput::Data("ä\n".as_bytes().to_vec())];
+        let expected = vec![
+            ConsoleInput::Data(b"ls -l".to_vec()),
+            ConsoleInput::Resize { cols: 80, rows: 24 },
+            ConsoleInput::Data("ä\n".as_bytes().to_vec()),
+        ];
         for cut in 0..sent.len() {
             let mut frames = Frames::default();
             let mut got = frames.take(&sent[..cut]);

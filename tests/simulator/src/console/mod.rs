@@ -42,12 +42,19 @@ impl Consoles {
     }
 
     fn close(&self, port: u16) {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&port);
+        self.ports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&port);
     }
 
     /// The waiting proxy of a port; the first client takes it.
     fn take(&self, port: u16) -> Option<oneshot::Sender<Client>> {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&port)?.take()
+        self.ports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(&port)?
+            .take()
     }
 }
 
@@ -75,18 +82,32 @@ pub(crate) fn termproxy(call: &Call) -> Outcome {
             _ => ConsoleMode::Tty,
         }
     };
-    let Some((port, client)) = core.consoles.open() else { return Err(Failure::die("unable to find free port (5900-6000)")) };
+    let Some((port, client)) = core.consoles.open() else {
+        return Err(Failure::die("unable to find free port (5900-6000)"));
+    };
     let who = call.who.id();
     let ticket = core.keys.issue_console(&who, &format!("/vms/{vmid}"), port);
     let greeting = format!("{who}:{ticket}");
-    let upid = worker::spawn(core, &call.who, &call.node, "vncproxy", &vmid.to_string(), move |job| async move {
-        let _port = Port { job: Arc::clone(&job), number: port };
-        tokio::select! {
-            done = proxy(&job, vmid, mode, client, &greeting) => done.map_err(|()| Broken::Failed(failed(vmid, mode, port))),
-            stopped = job.pause(Duration::from_secs(86_400)) => stopped,
-        }
-    });
-    Ok(Reply::data(json!({"port": port.to_string(), "ticket": ticket, "user": who, "upid": upid})))
+    let upid = worker::spawn(
+        core,
+        &call.who,
+        &call.node,
+        "vncproxy",
+        &vmid.to_string(),
+        move |job| async move {
+            let _port = Port {
+                job: Arc::clone(&job),
+                number: port,
+            };
+            tokio::select! {
+                done = proxy(&job, vmid, mode, client, &greeting) => done.map_err(|()| Broken::Failed(failed(vmid, mode, port))),
+                stopped = job.pause(Duration::from_secs(86_400)) => stopped,
+            }
+        },
+    );
+    Ok(Reply::data(
+        json!({"port": port.to_string(), "ticket": ticket, "user": who, "upid": upid}),
+    ))
 }
 
 fn failed(vmid: u32, mode: ConsoleMode, port: u16) -> String {
@@ -101,9 +122,21 @@ fn failed(vmid: u32, mode: ConsoleMode, port: u16) -> String {
 }
 
 /// Waits for a client, lets him in, and carries bytes until one side ends.
-async fn proxy(job: &Job, vmid: u32, mode: ConsoleMode, client: oneshot::Receiver<Client>, greeting: &str) -> Result<(), ()> {
-    let mut client = timeout(WAIT, client).await.map_err(|_| ())?.map_err(|_| ())?;
-    let said = timeout(WAIT, client.first_line()).await.map_err(|_| ())?.ok_or(())?;
+async fn proxy(
+    job: &Job,
+    vmid: u32,
+    mode: ConsoleMode,
+    client: oneshot::Receiver<Client>,
+    greeting: &str,
+) -> Result<(), ()> {
+    let mut client = timeout(WAIT, client)
+        .await
+        .map_err(|_| ())?
+        .map_err(|_| ())?;
+    let said = timeout(WAIT, client.first_line())
+        .await
+        .map_err(|_| ())?
+        .ok_or(())?;
     if said != greeting {
         return Err(());
     }

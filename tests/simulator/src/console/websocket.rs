@@ -33,12 +33,27 @@ impl std::fmt::Debug for Client {
 }
 
 /// Lets a client in: nothing is answered where it offers no subprotocol, as a real Proxmox VE does.
-pub(crate) fn accept(call: Call, headers: &HeaderMap, upgrade: OnUpgrade) -> Result<Option<Answer>, Failure> {
+pub(crate) fn accept(
+    call: &Call,
+    headers: &HeaderMap,
+    upgrade: OnUpgrade,
+) -> Result<Option<Answer>, Failure> {
     let port = call.text("port").parse::<u16>().unwrap_or(0);
-    if !call.core.keys.verify_console(call.text("vncticket"), &call.who.id(), &format!("/vms/{}", call.vmid()), port) {
-        return Err(Failure::json(401, "permission denied - invalid PVEVNC ticket"));
+    if !call.core.keys.verify_console(
+        call.text("vncticket"),
+        &call.who.id(),
+        &format!("/vms/{}", call.vmid()),
+        port,
+    ) {
+        return Err(Failure::json(
+            401,
+            "permission denied - invalid PVEVNC ticket",
+        ));
     }
-    let (Some(key), Some(protocol)) = (headers.get(header::SEC_WEBSOCKET_KEY), headers.get(header::SEC_WEBSOCKET_PROTOCOL)) else {
+    let (Some(key), Some(protocol)) = (
+        headers.get(header::SEC_WEBSOCKET_KEY),
+        headers.get(header::SEC_WEBSOCKET_PROTOCOL),
+    ) else {
         return Ok(None);
     };
     let mut answer = respond(101, "Switching Protocols", None, None);
@@ -53,10 +68,14 @@ pub(crate) fn accept(call: Call, headers: &HeaderMap, upgrade: OnUpgrade) -> Res
     let running = call.core.running.clone();
     running.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+        let socket =
+            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         // Where no proxy waits any more the connection just ends.
         if let Some(waiting) = waiting {
-            let _ = waiting.send(Client { socket, rest: Vec::new() });
+            let _ = waiting.send(Client {
+                socket,
+                rest: Vec::new(),
+            });
         }
     });
     Ok(Some(answer))
@@ -91,7 +110,10 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, bytes: Vec<u8>) -> Result<(), ()> {
-        self.socket.send(Message::Binary(bytes.into())).await.map_err(|_| ())
+        self.socket
+            .send(Message::Binary(bytes.into()))
+            .await
+            .map_err(|_| ())
     }
 
     /// Carries bytes between the client and a session until one of them ends.

@@ -13,12 +13,19 @@ const MAX_BODY: u64 = 512 << 10;
 
 /// Checks made on the head of a request, before its body is read.
 pub(crate) fn check_body_head(method: &str, headers: &HeaderMap) -> Result<(), Failure> {
-    let length: u64 = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let length: u64 = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     if length == 0 {
         return Ok(());
     }
     if matches!(method, "GET" | "DELETE") {
-        return Err(Failure::plain(501, format!("Unexpected content for method '{method}'")));
+        return Err(Failure::plain(
+            501,
+            format!("Unexpected content for method '{method}'"),
+        ));
     }
     if length > MAX_BODY {
         return Err(Failure::plain(501, "for data too large"));
@@ -28,15 +35,28 @@ pub(crate) fn check_body_head(method: &str, headers: &HeaderMap) -> Result<(), F
 
 /// Refuses transfer encodings.
 pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
-    match headers.get(header::TRANSFER_ENCODING).and_then(|value| value.to_str().ok()) {
+    match headers
+        .get(header::TRANSFER_ENCODING)
+        .and_then(|value| value.to_str().ok())
+    {
         None => Ok(()),
-        Some(encoding) if encoding.eq_ignore_ascii_case("chunked") => Err(Failure::empty(501, "chunked transfer encoding not supported")),
-        Some(encoding) => Err(Failure::empty(501, format!("Unknown transfer encoding '{encoding}'"))),
+        Some(encoding) if encoding.eq_ignore_ascii_case("chunked") => Err(Failure::empty(
+            501,
+            "chunked transfer encoding not supported",
+        )),
+        Some(encoding) => Err(Failure::empty(
+            501,
+            format!("Unknown transfer encoding '{encoding}'"),
+        )),
     }
 }
 
 /// Reads query and body; the query wins.
-pub(crate) fn parameters(query: Option<&str>, headers: &HeaderMap, body: &[u8]) -> Result<RawParams, Failure> {
+pub(crate) fn parameters(
+    query: Option<&str>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<RawParams, Failure> {
     let mut params = parse_body(headers, body)?;
     params.extend(form(query.unwrap_or_default()));
     params.remove("_dc");
@@ -47,11 +67,18 @@ fn parse_body(headers: &HeaderMap, body: &[u8]) -> Result<RawParams, Failure> {
     if body.is_empty() {
         return Ok(RawParams::new());
     }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     match kind.map(|kind| kind.split(';').next().unwrap_or_default().trim()) {
-        None | Some("application/x-www-form-urlencoded") => Ok(form(&String::from_utf8_lossy(body))),
+        None | Some("application/x-www-form-urlencoded") => {
+            Ok(form(&String::from_utf8_lossy(body)))
+        }
         Some("application/json") => json(body),
-        Some(other) => Err(Failure::plain(506, format!("upload 'Content-Type '{other}' not implemented"))),
+        Some(other) => Err(Failure::plain(
+            506,
+            format!("upload 'Content-Type '{other}' not implemented"),
+        )),
     }
 }
 
@@ -77,9 +104,15 @@ fn json(body: &[u8]) -> Result<RawParams, Failure> {
     let value: Value = serde_json::from_slice(body)
         .map_err(|error| Failure::plain(500, format!("malformed JSON string, {error} at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 934.")))?;
     let Value::Object(map) = value else {
-        return Err(Failure::plain(500, "Not a HASH reference at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 978."));
+        return Err(Failure::plain(
+            500,
+            "Not a HASH reference at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 978.",
+        ));
     };
-    Ok(map.into_iter().filter_map(|(key, value)| scalar(&value).map(|value| (key, value))).collect())
+    Ok(map
+        .into_iter()
+        .filter_map(|(key, value)| scalar(&value).map(|value| (key, value)))
+        .collect())
 }
 
 fn scalar(value: &Value) -> Option<RawValue> {
@@ -87,16 +120,28 @@ fn scalar(value: &Value) -> Option<RawValue> {
         Value::Null => None,
         Value::Bool(flag) => Some(RawValue::One(u8::from(*flag).to_string())),
         Value::String(text) => Some(RawValue::One(text.clone())),
-        Value::Array(items) => Some(RawValue::Many(items.iter().filter_map(scalar).map(|item| item.text()).collect())),
+        Value::Array(items) => Some(RawValue::Many(
+            items
+                .iter()
+                .filter_map(scalar)
+                .map(|item| item.text())
+                .collect(),
+        )),
         other => Some(RawValue::One(other.to_string())),
     }
 }
 
 /// Puts the path's parameters to the others, which may not contradict them.
-pub(crate) fn merge(uri: &BTreeMap<String, String>, mut params: RawParams) -> Result<RawParams, Failure> {
+pub(crate) fn merge(
+    uri: &BTreeMap<String, String>,
+    mut params: RawParams,
+) -> Result<RawParams, Failure> {
     for (key, value) in uri {
         if params.get(key).is_some_and(|sent| sent.text() != *value) {
-            return Err(Failure::parameter(key, "duplicate parameter (already defined in URI) with conflicting values!"));
+            return Err(Failure::parameter(
+                key,
+                "duplicate parameter (already defined in URI) with conflicting values!",
+            ));
         }
         params.insert(key.clone(), RawValue::One(value.clone()));
     }
@@ -116,7 +161,12 @@ mod tests {
         assert_eq!(from_form["c"], RawValue::Many(vec!["1".into(), "2".into()]));
         assert!(!from_form.contains_key("_dc"));
         headers.insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
-        let from_json = parameters(None, &headers, br#"{"a": true, "b": 2, "c": ["x"], "d": null}"#).unwrap();
+        let from_json = parameters(
+            None,
+            &headers,
+            br#"{"a": true, "b": 2, "c": ["x"], "d": null}"#,
+        )
+        .unwrap();
         assert_eq!(from_json["a"], RawValue::One("1".into()));
         assert_eq!(from_json["b"], RawValue::One("2".into()));
         assert_eq!(from_json.len(), 3);
@@ -127,8 +177,12 @@ mod tests {
     #[test]
     fn the_path_may_not_be_contradicted() {
         let uri = BTreeMap::from([("vmid".to_owned(), "103".to_owned())]);
-        let sent = |vmid: &str| RawParams::from([("vmid".to_owned(), RawValue::One(vmid.to_owned()))]);
+        let sent =
+            |vmid: &str| RawParams::from([("vmid".to_owned(), RawValue::One(vmid.to_owned()))]);
         assert!(merge(&uri, sent("103")).is_ok());
-        assert_eq!(merge(&uri, sent("101")).unwrap_err().errors["vmid"], "duplicate parameter (already defined in URI) with conflicting values!");
+        assert_eq!(
+            merge(&uri, sent("101")).unwrap_err().errors["vmid"],
+            "duplicate parameter (already defined in URI) with conflicting values!"
+        );
     }
 }

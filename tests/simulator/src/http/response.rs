@@ -36,11 +36,20 @@ pub(crate) fn build(outcome: &Outcome, format: Format) -> Answer {
             let mut body = failure.to_json();
             body["success"] = json!(0);
             // Exceptions carry their code as a string there, plain errors as a number.
-            body["status"] = if matches!(failure.status, 400 | 403) { json!(failure.status.to_string()) } else { json!(failure.status) };
+            body["status"] = if matches!(failure.status, 400 | 403) {
+                json!(failure.status.to_string())
+            } else {
+                json!(failure.status)
+            };
             respond(200, "OK", Some(&body), None)
         }
         Err(failure) => match failure.body {
-            Body::Json => respond(failure.status, failure.reason(), Some(&failure.to_json()), None),
+            Body::Json => respond(
+                failure.status,
+                failure.reason(),
+                Some(&failure.to_json()),
+                None,
+            ),
             Body::Plain => respond(failure.status, failure.reason(), None, Some(&failure.text)),
             Body::Empty => respond(failure.status, failure.reason(), None, None),
         },
@@ -48,21 +57,36 @@ pub(crate) fn build(outcome: &Outcome, format: Format) -> Answer {
 }
 
 /// An answer with that status line.
-pub(crate) fn respond(status: u16, reason: &str, json: Option<&Value>, text: Option<&str>) -> Answer {
+pub(crate) fn respond(
+    status: u16,
+    reason: &str,
+    json: Option<&Value>,
+    text: Option<&str>,
+) -> Answer {
     let (body, kind) = match (json, text) {
-        (Some(value), _) => (Bytes::from(value.to_string()), Some("application/json;charset=UTF-8")),
-        (None, Some(text)) => (Bytes::from(format!("{text}\n")), Some("text/plain;charset=UTF-8")),
+        (Some(value), _) => (
+            Bytes::from(value.to_string()),
+            Some("application/json;charset=UTF-8"),
+        ),
+        (None, Some(text)) => (
+            Bytes::from(format!("{text}\n")),
+            Some("text/plain;charset=UTF-8"),
+        ),
         (None, None) => (Bytes::new(), None),
     };
     let mut response = Response::new(Full::new(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(phrase) = ReasonPhrase::try_from(reason.as_bytes()) {
         response.extensions_mut().insert(phrase);
     }
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=0"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    headers.insert(header::SERVER, HeaderValue::from_static("pve-api-daemon/3.0"));
+    headers.insert(
+        header::SERVER,
+        HeaderValue::from_static("pve-api-daemon/3.0"),
+    );
     if let Some(kind) = kind {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }

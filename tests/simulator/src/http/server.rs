@@ -79,12 +79,20 @@ async fn connection(core: &Arc<Core>, stream: TcpStream) {
     }
     // 22 begins a TLS handshake; anything else is plain HTTP, which is sent to https.
     if first[0] != 22 {
-        let redirect = service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(redirect(&request)) });
-        let _ = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(IDLE).serve_connection(TokioIo::new(stream), redirect).await;
+        let redirect = service_fn(|request: Request<Incoming>| async move {
+            Ok::<_, Infallible>(redirect(&request))
+        });
+        let _ = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE)
+            .serve_connection(TokioIo::new(stream), redirect)
+            .await;
         return;
     }
     let acceptor = TlsAcceptor::from(core.certificate.current().server);
-    let Ok(Ok(stream)) = timeout(IDLE, acceptor.accept(stream)).await else { return };
+    let Ok(Ok(stream)) = timeout(IDLE, acceptor.accept(stream)).await else {
+        return;
+    };
     let served = AtomicU32::new(0);
     let served = &served;
     let service = service_fn(move |request| async move { serve(core, served, request).await });
@@ -100,8 +108,16 @@ async fn connection(core: &Arc<Core>, stream: TcpStream) {
 }
 
 fn redirect(request: &Request<Incoming>) -> Answer {
-    let (code, reason) = if matches!(request.method().as_str(), "GET" | "HEAD") { (301, "Moved Permanently") } else { (308, "Permanent Redirect") };
-    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or("localhost");
+    let (code, reason) = if matches!(request.method().as_str(), "GET" | "HEAD") {
+        (301, "Moved Permanently")
+    } else {
+        (308, "Permanent Redirect")
+    };
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("localhost");
     let mut answer = response::respond(code, reason, None, Some(reason));
     if let Ok(location) = HeaderValue::try_from(format!("https://{host}{}", request.uri())) {
         answer.headers_mut().insert(header::LOCATION, location);
@@ -109,21 +125,50 @@ fn redirect(request: &Request<Incoming>) -> Answer {
     answer
 }
 
-async fn serve(core: &Arc<Core>, served: &AtomicU32, request: Request<Incoming>) -> Result<Answer, Cut> {
+async fn serve(
+    core: &Arc<Core>,
+    served: &AtomicU32,
+    request: Request<Incoming>,
+) -> Result<Answer, Cut> {
     let at = Instant::now();
     let method = request.method().to_string();
-    let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or_else(String::new, ToString::to_string);
     let mut seen = Seen::default();
     let result = with_faults(core, request, &mut seen).await;
     let status = result.as_ref().map_or(0, |answer| answer.status().as_u16());
-    let bare = path.split('?').next().unwrap_or_default().trim_start_matches("/api2/json").trim_start_matches("/api2/extjs").to_owned();
-    let record = CallRecord { at, method, endpoint: seen.endpoint.unwrap_or(bare), path, who: seen.who, code: status, took: at.elapsed() };
-    tracing::debug!(method = record.method, path = record.path, who = record.who, status, "answered");
+    let bare = path
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("/api2/json")
+        .trim_start_matches("/api2/extjs")
+        .to_owned();
+    let record = CallRecord {
+        at,
+        method,
+        endpoint: seen.endpoint.unwrap_or(bare),
+        path,
+        who: seen.who,
+        code: status,
+        took: at.elapsed(),
+    };
+    tracing::debug!(
+        method = record.method,
+        path = record.path,
+        who = record.who,
+        status,
+        "answered"
+    );
     core.calls.add(record);
     let last = served.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS;
     result.map(|mut answer| {
         if last && answer.status() != 101 {
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer
     })
@@ -136,25 +181,40 @@ struct Seen {
     who: String,
 }
 
-async fn with_faults(core: &Arc<Core>, request: Request<Incoming>, seen: &mut Seen) -> Result<Answer, Cut> {
-    let effect = core.faults.strike_call(request.method().as_str(), request.uri().path());
+async fn with_faults(
+    core: &Arc<Core>,
+    request: Request<Incoming>,
+    seen: &mut Seen,
+) -> Result<Answer, Cut> {
+    let effect = core
+        .faults
+        .strike_call(request.method().as_str(), request.uri().path());
     if let Some(delay) = effect.as_ref().and_then(CallEffect::delay) {
         sleep(delay).await;
     }
     match &effect {
         Some(CallEffect::ResetBefore) => return Err(Cut),
-        Some(CallEffect::Status { code, reason }) => return Ok(build(&Err(response::injected(*code, reason)), Format::Json)),
+        Some(CallEffect::Status { code, reason }) => {
+            return Ok(build(&Err(response::injected(*code, reason)), Format::Json));
+        }
         _ => {}
     }
     let answer = process(core, request, seen).await;
     match effect {
         Some(CallEffect::ResetAfter) => Err(Cut),
-        Some(CallEffect::TimeoutAfter) => Ok(build(&Err(Failure::empty(596, "Connection timed out")), Format::Json)),
+        Some(CallEffect::TimeoutAfter) => Ok(build(
+            &Err(Failure::empty(596, "Connection timed out")),
+            Format::Json,
+        )),
         _ => answer,
     }
 }
 
-async fn process(core: &Arc<Core>, mut request: Request<Incoming>, seen: &mut Seen) -> Result<Answer, Cut> {
+async fn process(
+    core: &Arc<Core>,
+    mut request: Request<Incoming>,
+    seen: &mut Seen,
+) -> Result<Answer, Cut> {
     if request.headers().contains_key(header::EXPECT) {
         sleep(IDLE).await;
         return Err(Cut);
@@ -166,7 +226,10 @@ async fn process(core: &Arc<Core>, mut request: Request<Incoming>, seen: &mut Se
     let method = request.method().to_string();
     let found = SCHEMA.find(&method, &path);
     seen.endpoint = found.as_ref().map(|found| found.template.to_owned());
-    let open = found.as_ref().and_then(|found| found.method.permissions.as_ref()).is_some_and(|block| block.user.as_deref() == Some("world"));
+    let open = found
+        .as_ref()
+        .and_then(|found| found.method.permissions.as_ref())
+        .is_some_and(|block| block.user.as_deref() == Some("world"));
     let who = match auth::identify(core, request.headers(), &method) {
         Ok(who) => Some(who),
         Err(_) if open => None,
@@ -179,22 +242,30 @@ async fn process(core: &Arc<Core>, mut request: Request<Incoming>, seen: &mut Se
     if let Err(failure) = request::check_body_head(&method, request.headers()) {
         return Ok(build(&Err(failure), format));
     }
-    let upgrade = found.as_ref().is_some_and(|found| found.template.ends_with("/vncwebsocket")).then(|| hyper::upgrade::on(&mut request));
+    let upgrade = found
+        .as_ref()
+        .is_some_and(|found| found.template.ends_with("/vncwebsocket"))
+        .then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let Ok(Ok(body)) = timeout(IDLE, body.collect()).await else { return Err(Cut) };
+    let Ok(Ok(body)) = timeout(IDLE, body.collect()).await else {
+        return Err(Cut);
+    };
     let sent = match request::parameters(parts.uri.query(), &parts.headers, &body.to_bytes()) {
         Ok(sent) => sent,
         Err(failure) => return Ok(build(&Err(failure), format)),
     };
     let Some(found) = found else {
-        return Ok(build(&Err(Failure::not_implemented(&method, &path)), format));
+        return Ok(build(
+            &Err(Failure::not_implemented(&method, &path)),
+            format,
+        ));
     };
     let call = match prepare(core, &found, sent, who) {
         Ok(call) => call,
         Err(failure) => return Ok(build(&Err(failure), format)),
     };
     if let Some(upgrade) = upgrade {
-        return match console::websocket::accept(call, &parts.headers, upgrade) {
+        return match console::websocket::accept(&call, &parts.headers, upgrade) {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(Cut),
             Err(failure) => {
@@ -215,7 +286,10 @@ async fn process(core: &Arc<Core>, mut request: Request<Incoming>, seen: &mut Se
 fn head(request: &Request<Incoming>) -> Result<(Format, String), Failure> {
     let method = request.method().as_str();
     if !matches!(method, "GET" | "POST" | "PUT" | "DELETE") {
-        return Err(Failure::empty(501, format!("method '{method}' not available")));
+        return Err(Failure::empty(
+            501,
+            format!("method '{method}' not available"),
+        ));
     }
     request::check_encoding(request.headers())?;
     let path = request.uri().path();
@@ -229,19 +303,38 @@ fn head(request: &Request<Incoming>) -> Result<(Format, String), Failure> {
     match format {
         "json" => Ok((Format::Json, below)),
         "extjs" => Ok((Format::ExtJs, below)),
-        other => Err(Failure::plain(501, format!("no formatter for uri {below}, {other}"))),
+        other => Err(Failure::plain(
+            501,
+            format!("no formatter for uri {below}, {other}"),
+        )),
     }
 }
 
 /// From permissions to validated parameters.
-fn prepare(core: &Arc<Core>, found: &Found<'static>, sent: RawParams, who: Option<Identity>) -> Result<api::Call, Failure> {
+fn prepare(
+    core: &Arc<Core>,
+    found: &Found<'static>,
+    sent: RawParams,
+    who: Option<Identity>,
+) -> Result<api::Call, Failure> {
     let params = request::merge(&found.uri, sent)?;
-    let texts = params.iter().map(|(key, value)| (key.clone(), value.text())).collect();
+    let texts = params
+        .iter()
+        .map(|(key, value)| (key.clone(), value.text()))
+        .collect();
     if let Some(who) = &who {
         if who.token.is_some() && !found.method.allowtoken {
-            return Err(Failure::forbidden(&format!("URI '{}' not available with API token, need proper ticket.\n", found.template)));
+            return Err(Failure::forbidden(&format!(
+                "URI '{}' not available with API token, need proper ticket.\n",
+                found.template
+            )));
         }
-        permission::check(found.method.permissions.as_ref(), &core.state().access, who, &texts)?;
+        permission::check(
+            found.method.permissions.as_ref(),
+            &core.state().access,
+            who,
+            &texts,
+        )?;
     }
     let node = target(core, found)?;
     let errors = validate(&found.method.parameters.properties, &params);
@@ -249,18 +342,27 @@ fn prepare(core: &Arc<Core>, found: &Found<'static>, sent: RawParams, who: Optio
         return Err(Failure::parameters(errors));
     }
     let who = who.unwrap_or_else(|| Identity::user(""));
-    Ok(api::Call { core: Arc::clone(core), who, node, params: texts })
+    Ok(api::Call {
+        core: Arc::clone(core),
+        who,
+        node,
+        params: texts,
+    })
 }
 
 /// The node that the call is for, where it can be reached.
 fn target(core: &Core, found: &Found<'static>) -> Result<String, Failure> {
     let contacted = core.contacted_node();
-    let Some(name) = found.uri.get("node").filter(|name| *name != "localhost") else { return Ok(contacted.to_owned()) };
+    let Some(name) = found.uri.get("node").filter(|name| *name != "localhost") else {
+        return Ok(contacted.to_owned());
+    };
     if found.method.proxyto.is_none() {
         return Ok(name.clone());
     }
     match core.state().nodes.get(name) {
-        None => Err(Failure::die(format!("hostname lookup '{name}' failed - failed to get address info for: {name}: Name or service not known"))),
+        None => Err(Failure::die(format!(
+            "hostname lookup '{name}' failed - failed to get address info for: {name}: Name or service not known"
+        ))),
         Some(node) if !node.online => Err(Failure::empty(595, "No route to host")),
         Some(_) => Ok(name.clone()),
     }
@@ -268,7 +370,11 @@ fn target(core: &Core, found: &Found<'static>) -> Result<String, Failure> {
 
 /// Protected methods need one of the daemon's three workers.
 async fn carry_out(core: &Arc<Core>, found: &Found<'static>, call: api::Call) -> Outcome {
-    let _worker = if found.method.protected { core.workers.acquire().await.ok() } else { None };
+    let _worker = if found.method.protected {
+        core.workers.acquire().await.ok()
+    } else {
+        None
+    };
     // The work goes on when the client goes away.
     let work = api::dispatch(found.template, found.name, call);
     match core.running.spawn(work).await {

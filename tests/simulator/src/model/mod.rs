@@ -63,33 +63,74 @@ pub(crate) struct Runtime {
 impl State {
     pub(crate) fn new(shape: &HostShape) -> Self {
         let booted = now().saturating_sub(86_400);
-        let nodes = shape.nodes.iter().map(|node| (node.name.clone(), Node { shape: node.clone(), online: true, booted })).collect();
-        let storages = shape.storages.iter().map(|storage| (storage.id.clone(), Storage::new(storage.clone()))).collect();
-        Self { nodes, containers: BTreeMap::new(), storages, access: Access::new(shape), tasks: Tasks::default(), quorate: true }
+        let nodes = shape
+            .nodes
+            .iter()
+            .map(|node| {
+                (
+                    node.name.clone(),
+                    Node {
+                        shape: node.clone(),
+                        online: true,
+                        booted,
+                    },
+                )
+            })
+            .collect();
+        let storages = shape
+            .storages
+            .iter()
+            .map(|storage| (storage.id.clone(), Storage::new(storage.clone())))
+            .collect();
+        Self {
+            nodes,
+            containers: BTreeMap::new(),
+            storages,
+            access: Access::new(shape),
+            tasks: Tasks::default(),
+            quorate: true,
+        }
     }
 
     /// The container of that id on that node, or Proxmox's text.
     pub(crate) fn container(&self, node: &str, vmid: u32) -> Result<&Container, String> {
-        self.containers.get(&vmid).filter(|container| container.node == node).ok_or_else(|| missing(node, vmid))
+        self.containers
+            .get(&vmid)
+            .filter(|container| container.node == node)
+            .ok_or_else(|| missing(node, vmid))
     }
 
-    pub(crate) fn container_mut(&mut self, node: &str, vmid: u32) -> Result<&mut Container, String> {
-        self.containers.get_mut(&vmid).filter(|container| container.node == node).ok_or_else(|| missing(node, vmid))
+    pub(crate) fn container_mut(
+        &mut self,
+        node: &str,
+        vmid: u32,
+    ) -> Result<&mut Container, String> {
+        self.containers
+            .get_mut(&vmid)
+            .filter(|container| container.node == node)
+            .ok_or_else(|| missing(node, vmid))
     }
 
     pub(crate) fn taken(&self, vmid: u32) -> Result<(), String> {
         match self.containers.get(&vmid) {
-            Some(container) => Err(format!("CT {vmid} already exists on node '{}'", container.node)),
+            Some(container) => Err(format!(
+                "CT {vmid} already exists on node '{}'",
+                container.node
+            )),
             None => Ok(()),
         }
     }
 
     pub(crate) fn storage(&self, id: &str) -> Result<&Storage, String> {
-        self.storages.get(id).ok_or_else(|| format!("storage '{id}' does not exist"))
+        self.storages
+            .get(id)
+            .ok_or_else(|| format!("storage '{id}' does not exist"))
     }
 
     pub(crate) fn storage_mut(&mut self, id: &str) -> Result<&mut Storage, String> {
-        self.storages.get_mut(id).ok_or_else(|| format!("storage '{id}' does not exist"))
+        self.storages
+            .get_mut(id)
+            .ok_or_else(|| format!("storage '{id}' does not exist"))
     }
 
     pub(crate) fn bridges(&self, node: &str) -> &[String] {
@@ -103,7 +144,12 @@ fn missing(node: &str, vmid: u32) -> String {
 
 impl Container {
     pub(crate) fn new(node: &str, file: ConfigFile) -> Self {
-        Self { node: node.to_owned(), file, runtime: None, sample: None }
+        Self {
+            node: node.to_owned(),
+            file,
+            runtime: None,
+            sample: None,
+        }
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -121,5 +167,7 @@ impl Container {
 
 /// Seconds since the epoch.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
 }

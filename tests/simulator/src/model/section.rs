@@ -3,7 +3,7 @@
 //! A file has a main section, one for pending changes and one per snapshot. Keys are written in order, descriptions as comments, raw
 //! `lxc.*` lines at the end of their section, as Proxmox VE writes them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use sha1::{Digest, Sha1};
 
@@ -32,10 +32,10 @@ impl Section {
             out.push('\n');
         }
         for (key, value) in &self.keys {
-            out.push_str(&format!("{key}: {value}\n"));
+            let _ = writeln!(out, "{key}: {value}");
         }
         for (key, value) in &self.raw {
-            out.push_str(&format!("{key}: {value}\n"));
+            let _ = writeln!(out, "{key}: {value}");
         }
     }
 
@@ -78,12 +78,12 @@ impl ConfigFile {
         if self.has_pending() {
             out.push_str("\n[pve:pending]\n");
             if !self.pending_delete.is_empty() {
-                out.push_str(&format!("delete: {}\n", self.pending_delete.join(",")));
+                let _ = writeln!(out, "delete: {}", self.pending_delete.join(","));
             }
             self.pending.print(&mut out);
         }
         for (name, section) in &self.snapshots {
-            out.push_str(&format!("\n[{name}]\n"));
+            let _ = writeln!(out, "\n[{name}]");
             section.print(&mut out);
         }
         out
@@ -101,8 +101,15 @@ impl ConfigFile {
     pub(crate) fn parse(text: &str) -> Self {
         let mut file = Self::default();
         let mut name: Option<String> = None;
-        for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
-            if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        for line in text
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty())
+        {
+            if let Some(section) = line
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+            {
                 if section != "pve:pending" {
                     file.snapshots.entry(section.to_owned()).or_default();
                 }
@@ -112,7 +119,11 @@ impl ConfigFile {
             match name.as_deref() {
                 None => file.main.read_line(line),
                 Some("pve:pending") => file.pending.read_line(line),
-                Some(snapshot) => file.snapshots.entry(snapshot.to_owned()).or_default().read_line(line),
+                Some(snapshot) => file
+                    .snapshots
+                    .entry(snapshot.to_owned())
+                    .or_default()
+                    .read_line(line),
             }
         }
         if let Some(keys) = file.pending.keys.remove("delete") {
@@ -143,7 +154,7 @@ impl ConfigFile {
 fn encode(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_control() || byte >= 0x7f || byte == b'%' || byte == b':' {
-            out.push_str(&format!("%{byte:02X}"));
+            let _ = write!(out, "%{byte:02X}");
         } else {
             out.push(char::from(byte));
         }
@@ -165,15 +176,22 @@ mod tests {
         let mut file = ConfigFile::default();
         file.main.description = kept_description("# Title\n\n- a: ä ✓ % \\ end\n");
         file.main.set("hostname", "base-template");
-        file.main.set("rootfs", "lxc-disks:subvol-900-disk-0,size=32G");
-        file.main.raw.push(("lxc.apparmor.profile".into(), "unconfined".into()));
+        file.main
+            .set("rootfs", "lxc-disks:subvol-900-disk-0,size=32G");
+        file.main
+            .raw
+            .push(("lxc.apparmor.profile".into(), "unconfined".into()));
         file.pending.set("features", "nesting=1");
         file.pending_delete.push("nameserver".into());
         let mut snapshot = Section::default();
         snapshot.set("snaptime", "1");
         file.snapshots.insert("s1".into(), snapshot);
         assert_eq!(ConfigFile::parse(&file.text()), file);
-        assert!(file.text().starts_with("## Title\n#\n#- a%3A %C3%A4"), "{}", file.text());
+        assert!(
+            file.text().starts_with("## Title\n#\n#- a%3A %C3%A4"),
+            "{}",
+            file.text()
+        );
     }
 
     #[test]

@@ -19,20 +19,35 @@ const IDLE_MEMORY: u64 = 38 << 20;
 
 impl Container {
     fn number(&self, key: &str, default: u64) -> u64 {
-        self.file.main.get(key).and_then(|text| text.parse().ok()).unwrap_or(default)
+        self.file
+            .main
+            .get(key)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
     }
 
     /// The size of its root disk.
     pub(crate) fn disk_size(&self) -> u64 {
-        let rootfs = volume::mounts(&self.file.main).into_iter().find(|mount| mount.key == "rootfs");
-        rootfs.and_then(|mount| mount.option("size").and_then(parse_size)).unwrap_or(DEFAULT_DISK)
+        let rootfs = volume::mounts(&self.file.main)
+            .into_iter()
+            .find(|mount| mount.key == "rootfs");
+        rootfs
+            .and_then(|mount| mount.option("size").and_then(parse_size))
+            .unwrap_or(DEFAULT_DISK)
     }
 
     /// An item of `GET nodes/N/lxc`, and the most of `status/current`.
     pub(crate) fn status(&self, vmid: u32, state: &State) -> Map<String, Value> {
-        let cores = state.nodes.get(&self.node).map_or(1, |node| node.shape.cores);
+        let cores = state
+            .nodes
+            .get(&self.node)
+            .map_or(1, |node| node.shape.cores);
         let running = self.runtime.as_ref();
-        let name = self.file.main.get("hostname").map_or_else(|| format!("CT{vmid}"), str::to_owned);
+        let name = self
+            .file
+            .main
+            .get("hostname")
+            .map_or_else(|| format!("CT{vmid}"), str::to_owned);
         let cpus = match self.file.main.get("cpulimit").filter(|limit| *limit != "0") {
             // A limit is told as the text it was given as.
             Some(limit) => json!(limit),
@@ -52,7 +67,14 @@ impl Container {
             item["disk"] = json!(self.written(state));
             item["netin"] = json!(774 + uptime * 12);
             item["netout"] = json!(1286 + uptime * 3);
-            for key in ["pressurecpufull", "pressurecpusome", "pressureiofull", "pressureiosome", "pressurememoryfull", "pressurememorysome"] {
+            for key in [
+                "pressurecpufull",
+                "pressurecpusome",
+                "pressureiofull",
+                "pressureiosome",
+                "pressurememoryfull",
+                "pressurememorysome",
+            ] {
                 item[key] = json!("0.00");
             }
         }
@@ -74,7 +96,13 @@ impl Container {
         volume::mounts(&self.file.main)
             .iter()
             .filter_map(super::volume::Mount::volume)
-            .find_map(|(storage, name)| state.storages.get(storage)?.volumes.get(super::storage::leaf(name)))
+            .find_map(|(storage, name)| {
+                state
+                    .storages
+                    .get(storage)?
+                    .volumes
+                    .get(super::storage::leaf(name))
+            })
             .map_or(0, |volume| volume.refer)
     }
 
@@ -104,22 +132,38 @@ impl Container {
         };
         fields.insert("maxcpu".to_owned(), maxcpu);
         fields.insert("memhost".to_owned(), status["mem"].clone());
-        fields.insert("template".to_owned(), json!(u8::from(self.file.is_template())));
-        Sample { taken: now(), fields }
+        fields.insert(
+            "template".to_owned(),
+            json!(u8::from(self.file.is_template())),
+        );
+        Sample {
+            taken: now(),
+            fields,
+        }
     }
 
     /// The row of `cluster/resources`: replicated facts at once, the rest from the last broadcast.
     pub(crate) fn row(&self, vmid: u32, pool: Option<&str>) -> Map<String, Value> {
         let mut row = match &self.sample {
-            Some(sample) if now().saturating_sub(sample.taken) <= SAMPLE_LIFE => sample.fields.clone(),
+            Some(sample) if now().saturating_sub(sample.taken) <= SAMPLE_LIFE => {
+                sample.fields.clone()
+            }
             _ => Map::from_iter([("status".to_owned(), json!("unknown"))]),
         };
         row.insert("id".to_owned(), json!(format!("lxc/{vmid}")));
         row.insert("type".to_owned(), json!("lxc"));
         row.insert("vmid".to_owned(), json!(vmid));
         row.insert("node".to_owned(), json!(self.node));
-        let optional = [("lock", self.file.lock()), ("tags", self.file.main.get("tags")), ("pool", pool)];
-        row.extend(optional.into_iter().filter_map(|(key, value)| value.map(|value| (key.to_owned(), json!(value)))));
+        let optional = [
+            ("lock", self.file.lock()),
+            ("tags", self.file.main.get("tags")),
+            ("pool", pool),
+        ];
+        row.extend(
+            optional
+                .into_iter()
+                .filter_map(|(key, value)| value.map(|value| (key.to_owned(), json!(value)))),
+        );
         row
     }
 }
@@ -151,7 +195,11 @@ impl State {
         let samples: Vec<(u32, Sample)> = self
             .containers
             .iter()
-            .filter(|(_, container)| self.nodes.get(&container.node).is_some_and(|node| node.online))
+            .filter(|(_, container)| {
+                self.nodes
+                    .get(&container.node)
+                    .is_some_and(|node| node.online)
+            })
             .map(|(vmid, container)| (*vmid, container.sample(*vmid, self)))
             .collect();
         for (vmid, sample) in samples {

@@ -57,7 +57,12 @@ pub(crate) fn leaf(volume: &str) -> &str {
 
 impl Storage {
     pub(crate) fn new(shape: StorageShape) -> Self {
-        Self { shape, volumes: BTreeMap::new(), online: true, full: false }
+        Self {
+            shape,
+            volumes: BTreeMap::new(),
+            online: true,
+            full: false,
+        }
     }
 
     pub(crate) fn plugin(&self) -> &'static str {
@@ -73,7 +78,12 @@ impl Storage {
     }
 
     pub(crate) fn used(&self) -> u64 {
-        let templates: u64 = self.shape.templates.iter().map(|template| template.size).sum();
+        let templates: u64 = self
+            .shape
+            .templates
+            .iter()
+            .map(|template| template.size)
+            .sum();
         self.volumes.values().map(|volume| volume.used).sum::<u64>() + templates + EMPTY_DATASET
     }
 
@@ -90,7 +100,9 @@ impl Storage {
 
     /// A volume as a configuration writes it.
     pub(crate) fn written(&self, leaf: &str) -> String {
-        let Some(volume) = self.volumes.get(leaf) else { return leaf.to_owned() };
+        let Some(volume) = self.volumes.get(leaf) else {
+            return leaf.to_owned();
+        };
         match (&self.shape.kind, &volume.origin) {
             (StorageKind::ZfsPool { .. }, Some(origin)) => format!("{origin}/{leaf}"),
             (StorageKind::Dir { .. }, _) => format!("{}/{leaf}", volume.vmid),
@@ -99,8 +111,14 @@ impl Storage {
     }
 
     fn free_name(&self, vmid: u32) -> String {
-        let taken = |number: u32| [false, true].iter().any(|base| self.volumes.contains_key(&self.name(vmid, number, *base)));
-        let number = (0..).find(|number| !taken(*number)).unwrap_or_default();
+        let taken = |number: u32| {
+            [false, true]
+                .iter()
+                .any(|base| self.volumes.contains_key(&self.name(vmid, number, *base)))
+        };
+        let number = (0..=u32::MAX)
+            .find(|number| !taken(*number))
+            .unwrap_or_default();
         self.name(vmid, number, false)
     }
 
@@ -110,7 +128,9 @@ impl Storage {
             return Ok(());
         }
         Err(match &self.shape.kind {
-            StorageKind::ZfsPool { pool } => format!("zfs error: cannot create '{pool}/{leaf}': out of space"),
+            StorageKind::ZfsPool { pool } => {
+                format!("zfs error: cannot create '{pool}/{leaf}': out of space")
+            }
             _ => format!("unable to create image '{leaf}' - No space left on device"),
         })
     }
@@ -119,7 +139,17 @@ impl Storage {
     pub(crate) fn allocate(&mut self, vmid: u32, size: u64) -> Result<String, String> {
         let leaf = self.free_name(vmid);
         self.check_space(&leaf)?;
-        let volume = Volume { vmid, size, refer: EMPTY_DATASET, used: EMPTY_DATASET, origin: None, base: false, snapshots: Vec::new(), busy: false, systemd: None };
+        let volume = Volume {
+            vmid,
+            size,
+            refer: EMPTY_DATASET,
+            used: EMPTY_DATASET,
+            origin: None,
+            base: false,
+            snapshots: Vec::new(),
+            busy: false,
+            systemd: None,
+        };
         self.volumes.insert(leaf.clone(), volume);
         Ok(leaf)
     }
@@ -150,20 +180,46 @@ impl Storage {
     pub(crate) fn link(&mut self, source: &str, vmid: u32) -> Result<String, String> {
         let leaf = self.free_name(vmid);
         self.check_space(&leaf)?;
-        let from = self.volumes.get(source).ok_or_else(|| format!("no such volume '{source}'"))?;
-        let volume = Volume { vmid, size: from.size, refer: from.refer, used: FRESH_CLONE, origin: Some(source.to_owned()), base: false, snapshots: Vec::new(), busy: false, systemd: from.systemd };
+        let from = self
+            .volumes
+            .get(source)
+            .ok_or_else(|| format!("no such volume '{source}'"))?;
+        let volume = Volume {
+            vmid,
+            size: from.size,
+            refer: from.refer,
+            used: FRESH_CLONE,
+            origin: Some(source.to_owned()),
+            base: false,
+            snapshots: Vec::new(),
+            busy: false,
+            systemd: from.systemd,
+        };
         self.volumes.insert(leaf.clone(), volume);
         Ok(leaf)
     }
 
     /// Turns a volume into one that clones can hang on; the answer is its new last name part.
     pub(crate) fn make_base(&mut self, old: &str) -> Result<String, String> {
-        let mut volume = self.volumes.get(old).cloned().ok_or_else(|| self.absent(old))?;
-        let number = old.trim_end_matches(".raw").rsplit('-').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let mut volume = self
+            .volumes
+            .get(old)
+            .cloned()
+            .ok_or_else(|| self.absent(old))?;
+        let number = old
+            .trim_end_matches(".raw")
+            .rsplit('-')
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
         let new = self.name(volume.vmid, number, true);
         volume.base = true;
         if matches!(self.shape.kind, StorageKind::ZfsPool { .. }) {
-            volume.snapshots.push(VolumeSnapshot { name: BASE_SNAPSHOT.to_owned(), refer: volume.refer, size: volume.size });
+            volume.snapshots.push(VolumeSnapshot {
+                name: BASE_SNAPSHOT.to_owned(),
+                refer: volume.refer,
+                size: volume.size,
+            });
         }
         self.volumes.remove(old);
         self.volumes.insert(new.clone(), volume);
@@ -172,24 +228,35 @@ impl Storage {
 
     fn absent(&self, leaf: &str) -> String {
         match &self.shape.kind {
-            StorageKind::ZfsPool { pool } => format!("zfs error: cannot open '{pool}/{leaf}': dataset does not exist"),
+            StorageKind::ZfsPool { pool } => {
+                format!("zfs error: cannot open '{pool}/{leaf}': dataset does not exist")
+            }
             _ => format!("no such volume '{}:{leaf}'", self.shape.id),
         }
     }
 
     pub(crate) fn in_use(&self, leaf: &str) -> bool {
-        self.volumes.values().any(|volume| volume.origin.as_deref() == Some(leaf))
+        self.volumes
+            .values()
+            .any(|volume| volume.origin.as_deref() == Some(leaf))
     }
 
     /// Destroys a volume with its snapshots; one that is gone already is fine.
     pub(crate) fn destroy(&mut self, leaf: &str) -> Result<(), String> {
-        let Some(volume) = self.volumes.get(leaf) else { return Ok(()) };
+        let Some(volume) = self.volumes.get(leaf) else {
+            return Ok(());
+        };
         if volume.base && self.in_use(leaf) {
-            return Err(format!("base volume '{}' is still in use by linked clones", self.written(leaf)));
+            return Err(format!(
+                "base volume '{}' is still in use by linked clones",
+                self.written(leaf)
+            ));
         }
         if volume.busy {
             return Err(match &self.shape.kind {
-                StorageKind::ZfsPool { pool } => format!("zfs error: cannot unmount '/{pool}/{leaf}': pool or dataset is busy"),
+                StorageKind::ZfsPool { pool } => {
+                    format!("zfs error: cannot unmount '/{pool}/{leaf}': pool or dataset is busy")
+                }
                 _ => format!("can't remove volume '{leaf}' - it is in use"),
             });
         }
@@ -203,12 +270,24 @@ impl Storage {
         let pool = self.root(leaf);
         let volume = self.volumes.get_mut(leaf).ok_or(absent)?;
         if full {
-            return Err(format!("zfs error: cannot create snapshot '{pool}@{name}': out of space"));
+            return Err(format!(
+                "zfs error: cannot create snapshot '{pool}@{name}': out of space"
+            ));
         }
-        if volume.snapshots.iter().any(|snapshot| snapshot.name == name) {
-            return Err(format!("zfs error: cannot create snapshot '{pool}@{name}': dataset already exists"));
+        if volume
+            .snapshots
+            .iter()
+            .any(|snapshot| snapshot.name == name)
+        {
+            return Err(format!(
+                "zfs error: cannot create snapshot '{pool}@{name}': dataset already exists"
+            ));
         }
-        volume.snapshots.push(VolumeSnapshot { name: name.to_owned(), refer: volume.refer, size: volume.size });
+        volume.snapshots.push(VolumeSnapshot {
+            name: name.to_owned(),
+            refer: volume.refer,
+            size: volume.size,
+        });
         Ok(())
     }
 
@@ -218,7 +297,10 @@ impl Storage {
         let before = volume.snapshots.len();
         volume.snapshots.retain(|snapshot| snapshot.name != name);
         if volume.snapshots.len() == before {
-            return Err("zfs error: could not find any snapshots to destroy; check snapshot names.".to_owned());
+            return Err(
+                "zfs error: could not find any snapshots to destroy; check snapshot names."
+                    .to_owned(),
+            );
         }
         Ok(())
     }
@@ -227,16 +309,26 @@ impl Storage {
     pub(crate) fn can_roll_back(&self, leaf: &str, name: &str) -> Result<(), String> {
         let volume = self.volumes.get(leaf).ok_or_else(|| self.absent(leaf))?;
         let newest_only = matches!(self.shape.kind, StorageKind::ZfsPool { .. });
-        let newest = volume.snapshots.last().is_some_and(|snapshot| snapshot.name == name);
+        let newest = volume
+            .snapshots
+            .last()
+            .is_some_and(|snapshot| snapshot.name == name);
         if newest_only && !newest {
-            return Err(format!("can't rollback, '{name}' is not most recent snapshot on '{}:{}'", self.shape.id, self.written(leaf)));
+            return Err(format!(
+                "can't rollback, '{name}' is not most recent snapshot on '{}:{}'",
+                self.shape.id,
+                self.written(leaf)
+            ));
         }
         Ok(())
     }
 
     pub(crate) fn roll_back(&mut self, leaf: &str, name: &str) {
         if let Some(volume) = self.volumes.get_mut(leaf)
-            && let Some(snapshot) = volume.snapshots.iter().find(|snapshot| snapshot.name == name)
+            && let Some(snapshot) = volume
+                .snapshots
+                .iter()
+                .find(|snapshot| snapshot.name == name)
         {
             (volume.refer, volume.size) = (snapshot.refer, snapshot.size);
         }

@@ -21,8 +21,19 @@ pub(crate) struct Upid {
 
 impl fmt::Display for Upid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, pid, pstart, starttime, kind, id, user } = self;
-        write!(f, "UPID:{node}:{pid:08X}:{pstart:08X}:{starttime:08X}:{kind}:{id}:{user}:")
+        let Self {
+            node,
+            pid,
+            pstart,
+            starttime,
+            kind,
+            id,
+            user,
+        } = self;
+        write!(
+            f,
+            "UPID:{node}:{pid:08X}:{pstart:08X}:{starttime:08X}:{kind}:{id}:{user}:"
+        )
     }
 }
 
@@ -31,10 +42,18 @@ impl FromStr for Upid {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let parts: Vec<&str> = text.split(':').collect();
-        let ["UPID", node, pid, pstart, starttime, kind, id, user, ""] = parts[..] else { return Err(()) };
+        let ["UPID", node, pid, pstart, starttime, kind, id, user, ""] = parts[..] else {
+            return Err(());
+        };
         let hex = |text: &str| u64::from_str_radix(text, 16).map_err(|_| ());
         let (pid_fits, pstart_fits) = (pid.len() == 8, (8..=9).contains(&pstart.len()));
-        if !pid_fits || !pstart_fits || starttime.len() != 8 || node.is_empty() || kind.is_empty() || user.is_empty() {
+        if !pid_fits
+            || !pstart_fits
+            || starttime.len() != 8
+            || node.is_empty()
+            || kind.is_empty()
+            || user.is_empty()
+        {
             return Err(());
         }
         Ok(Self {
@@ -84,7 +103,14 @@ const FIRST_PID: u32 = 0x0003_F000;
 
 impl Tasks {
     /// Begins a task.
-    pub(crate) fn begin(&mut self, node: &str, booted: u64, kind: &str, id: &str, user: &str) -> (Upid, CancellationToken) {
+    pub(crate) fn begin(
+        &mut self,
+        node: &str,
+        booted: u64,
+        kind: &str,
+        id: &str,
+        user: &str,
+    ) -> (Upid, CancellationToken) {
         let starttime = now();
         let count = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
         let upid = Upid {
@@ -97,7 +123,16 @@ impl Tasks {
             user: user.to_owned(),
         };
         let cancel = CancellationToken::new();
-        self.all.push(Task { upid: upid.clone(), log: Vec::new(), warnings: 0, exit: None, ended: None, began: std::time::Instant::now(), took: None, cancel: cancel.clone() });
+        self.all.push(Task {
+            upid: upid.clone(),
+            log: Vec::new(),
+            warnings: 0,
+            exit: None,
+            ended: None,
+            began: std::time::Instant::now(),
+            took: None,
+            cancel: cancel.clone(),
+        });
         (upid, cancel)
     }
 
@@ -117,7 +152,9 @@ impl Tasks {
     /// Whether a running task names that container.
     pub(crate) fn active(&self, vmid: u32) -> bool {
         let id = vmid.to_string();
-        self.all.iter().any(|task| task.exit.is_none() && task.upid.id == id)
+        self.all
+            .iter()
+            .any(|task| task.exit.is_none() && task.upid.id == id)
     }
 }
 
@@ -184,7 +221,10 @@ mod tests {
         let task = tasks.get_mut(&upid).unwrap();
         task.warnings = 1;
         task.end(&Ok(()));
-        assert_eq!((task.exit.as_deref(), task.class()), (Some("WARNINGS: 1"), "warning"));
+        assert_eq!(
+            (task.exit.as_deref(), task.class()),
+            (Some("WARNINGS: 1"), "warning")
+        );
         assert_eq!(task.log, ["TASK WARNINGS: 1"]);
         assert!(!tasks.active(100));
     }

@@ -1,6 +1,6 @@
 //! The volumes that a configuration names: which keys hold one, and how such a value is read and written.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use super::section::{ConfigFile, Section};
 use crate::schema::MountSpec;
@@ -26,11 +26,18 @@ impl Mount {
                 None => volume = part,
             }
         }
-        Self { key: key.to_owned(), spec: MountSpec::parse(volume, default_storage), options }
+        Self {
+            key: key.to_owned(),
+            spec: MountSpec::parse(volume, default_storage),
+            options,
+        }
     }
 
     pub(crate) fn option(&self, name: &str) -> Option<&str> {
-        self.options.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.options
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Storage and volume name, where it is a volume.
@@ -48,16 +55,20 @@ impl Mount {
             MountSpec::Allocate { storage, bytes } => format!("{storage}:{}", bytes >> 30),
             MountSpec::Bind(path) | MountSpec::Device(path) => path.clone(),
         };
-        let mut options: BTreeMap<&str, String> = self.options.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        let mut options: BTreeMap<&str, String> = self
+            .options
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.clone()))
+            .collect();
         if let Some(size) = size {
             options.insert("size", crate::schema::print_size(size));
         }
         // Required keys come first.
         if let Some(path) = options.remove("mp") {
-            text.push_str(&format!(",mp={path}"));
+            let _ = write!(text, ",mp={path}");
         }
         for (key, value) in options {
-            text.push_str(&format!(",{key}={value}"));
+            let _ = write!(text, ",{key}={value}");
         }
         text
     }
@@ -70,23 +81,35 @@ pub(crate) fn is_mount(key: &str) -> bool {
 
 /// Whether a key is `stem` and a number.
 pub(crate) fn numbered(key: &str, stem: &str) -> bool {
-    key.strip_prefix(stem).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+    key.strip_prefix(stem)
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// All mounts of a section, `rootfs` first.
 pub(crate) fn mounts(section: &Section) -> Vec<Mount> {
-    let mut found: Vec<Mount> = section.keys.iter().filter(|(key, _)| is_mount(key)).map(|(key, value)| Mount::parse(key, value, "local")).collect();
+    let mut found: Vec<Mount> = section
+        .keys
+        .iter()
+        .filter(|(key, _)| is_mount(key))
+        .map(|(key, value)| Mount::parse(key, value, "local"))
+        .collect();
     found.sort_by_key(|mount| mount.key != "rootfs");
     found
 }
 
 /// Every volume that a file refers to, unused and pending ones too.
 pub(crate) fn all_volumes(file: &ConfigFile) -> Vec<(String, String)> {
-    let sections = [&file.main, &file.pending].into_iter().chain(file.snapshots.values());
+    let sections = [&file.main, &file.pending]
+        .into_iter()
+        .chain(file.snapshots.values());
     let mut found: Vec<(String, String)> = sections
         .flat_map(|section| section.keys.iter())
         .filter(|(key, _)| is_mount(key) || numbered(key, "unused"))
-        .filter_map(|(key, value)| Mount::parse(key, value, "local").volume().map(|(storage, name)| (storage.to_owned(), name.to_owned())))
+        .filter_map(|(key, value)| {
+            Mount::parse(key, value, "local")
+                .volume()
+                .map(|(storage, name)| (storage.to_owned(), name.to_owned()))
+        })
         .collect();
     found.sort();
     found.dedup();
@@ -95,7 +118,10 @@ pub(crate) fn all_volumes(file: &ConfigFile) -> Vec<(String, String)> {
 
 /// The first `stemN` that is free.
 pub(crate) fn free_key(section: &Section, stem: &str) -> String {
-    (0..256).map(|number| format!("{stem}{number}")).find(|key| !section.keys.contains_key(key)).unwrap_or_else(|| format!("{stem}0"))
+    (0..256)
+        .map(|number| format!("{stem}{number}"))
+        .find(|key| !section.keys.contains_key(key))
+        .unwrap_or_else(|| format!("{stem}0"))
 }
 
 #[cfg(test)]
@@ -105,8 +131,16 @@ mod tests {
     #[test]
     fn mounts_are_written_as_proxmox_writes_them() {
         for (value, size, text) in [
-            ("volume=lxc-disks:subvol-101-disk-0,size=2G", Some(2 << 30), "lxc-disks:subvol-101-disk-0,size=2G"),
-            ("lxc-disks:subvol-150-disk-1,backup=1,mp=/data", Some(1 << 30), "lxc-disks:subvol-150-disk-1,mp=/data,backup=1,size=1G"),
+            (
+                "volume=lxc-disks:subvol-101-disk-0,size=2G",
+                Some(2 << 30),
+                "lxc-disks:subvol-101-disk-0,size=2G",
+            ),
+            (
+                "lxc-disks:subvol-150-disk-1,backup=1,mp=/data",
+                Some(1 << 30),
+                "lxc-disks:subvol-150-disk-1,mp=/data,backup=1,size=1G",
+            ),
             ("/srv/bind,mp=/bind", None, "/srv/bind,mp=/bind"),
         ] {
             assert_eq!(Mount::parse("mp0", value, "local").print(size), text);
@@ -116,10 +150,19 @@ mod tests {
     #[test]
     fn unused_and_pending_volumes_count() {
         let mut file = ConfigFile::default();
-        file.main.set("rootfs", "lxc-disks:basevol-900-disk-0/subvol-901-disk-0,size=1G");
+        file.main.set(
+            "rootfs",
+            "lxc-disks:basevol-900-disk-0/subvol-901-disk-0,size=1G",
+        );
         file.main.set("unused0", "lxc-disks:subvol-901-disk-1");
         file.pending.set("mp1", "/srv/x,mp=/x");
-        let names: Vec<String> = all_volumes(&file).into_iter().map(|(_, name)| name).collect();
-        assert_eq!(names, ["basevol-900-disk-0/subvol-901-disk-0", "subvol-901-disk-1"]);
+        let names: Vec<String> = all_volumes(&file)
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect();
+        assert_eq!(
+            names,
+            ["basevol-900-disk-0/subvol-901-disk-0", "subvol-901-disk-1"]
+        );
     }
 }

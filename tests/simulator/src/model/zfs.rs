@@ -1,6 +1,6 @@
 //! The ZFS side of the storages as `zfs list` prints it, so that a test can compare it with a real host's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use super::{State, storage::Storage};
 use crate::config::StorageKind;
@@ -21,16 +21,40 @@ pub(crate) fn list(state: &State) -> String {
 }
 
 fn collect(storage: &Storage, pool: &str, rows: &mut BTreeMap<String, [String; 5]>) {
-    let row = |name: &str, origin: &str, used: u64, refer: u64, quota: String| [name.to_owned(), origin.to_owned(), size(used), size(refer), quota];
-    rows.insert(pool.to_owned(), row(pool, "-", storage.used(), 104 << 10, "none".to_owned()));
+    let row = |name: &str, origin: &str, used: u64, refer: u64, quota: String| {
+        [
+            name.to_owned(),
+            origin.to_owned(),
+            size(used),
+            size(refer),
+            quota,
+        ]
+    };
+    rows.insert(
+        pool.to_owned(),
+        row(pool, "-", storage.used(), 104 << 10, "none".to_owned()),
+    );
     for (leaf, volume) in &storage.volumes {
         let name = format!("{pool}/{leaf}");
-        let origin = volume.origin.as_ref().map_or_else(|| "-".to_owned(), |base| format!("{pool}/{base}@{}", super::storage::BASE_SNAPSHOT));
-        let quota = if volume.size == 0 { "none".to_owned() } else { size(volume.size) };
-        rows.insert(name.clone(), row(&name, &origin, volume.used, volume.refer, quota));
+        let origin = volume.origin.as_ref().map_or_else(
+            || "-".to_owned(),
+            |base| format!("{pool}/{base}@{}", super::storage::BASE_SNAPSHOT),
+        );
+        let quota = if volume.size == 0 {
+            "none".to_owned()
+        } else {
+            size(volume.size)
+        };
+        rows.insert(
+            name.clone(),
+            row(&name, &origin, volume.used, volume.refer, quota),
+        );
         for (number, snapshot) in volume.snapshots.iter().enumerate() {
             let full = format!("{name}@{}", snapshot.name);
-            rows.insert(format!("{name}@{number:04}"), row(&full, "-", 0, snapshot.refer, "-".to_owned()));
+            rows.insert(
+                format!("{name}@{number:04}"),
+                row(&full, "-", 0, snapshot.refer, "-".to_owned()),
+            );
         }
     }
 }
@@ -41,7 +65,10 @@ fn print(table: &[[String; 5]]) -> String {
     let mut out = String::new();
     for [name, origin, used, refer, quota] in table {
         let [w0, w1, w2, w3, w4] = widths;
-        out.push_str(&format!("{name:w0$}  {origin:w1$}  {used:>w2$}  {refer:>w3$}  {quota:>w4$}\n"));
+        let _ = writeln!(
+            out,
+            "{name:w0$}  {origin:w1$}  {used:>w2$}  {refer:>w3$}  {quota:>w4$}"
+        );
     }
     out
 }
@@ -76,7 +103,15 @@ mod tests {
 
     #[test]
     fn sizes_look_like_zfs() {
-        for (bytes, text) in [(0, "0B"), (96 << 10, "96K"), (8 << 10, "8K"), (1 << 30, "1G"), (23_278_387, "22.2M"), (2 << 30, "2G"), (1_500_000, "1.43M")] {
+        for (bytes, text) in [
+            (0, "0B"),
+            (96 << 10, "96K"),
+            (8 << 10, "8K"),
+            (1 << 30, "1G"),
+            (23_278_387, "22.2M"),
+            (2 << 30, "2G"),
+            (1_500_000, "1.43M"),
+        ] {
             assert_eq!(size(bytes), text);
         }
     }
@@ -90,20 +125,35 @@ mod tests {
         let base = storage.make_base(&first).unwrap();
         assert_eq!(base, "basevol-900-disk-0");
         let second = storage.link(&base, 901).unwrap();
-        assert_eq!(storage.written(&second), "basevol-900-disk-0/subvol-901-disk-0");
+        assert_eq!(
+            storage.written(&second),
+            "basevol-900-disk-0/subvol-901-disk-0"
+        );
         let second = storage.make_base(&second).unwrap();
-        assert_eq!(storage.written(&second), "basevol-900-disk-0/basevol-901-disk-0");
+        assert_eq!(
+            storage.written(&second),
+            "basevol-900-disk-0/basevol-901-disk-0"
+        );
         let third = storage.link(&second, 950).unwrap();
-        assert_eq!(storage.written(&third), "basevol-901-disk-0/subvol-950-disk-0");
+        assert_eq!(
+            storage.written(&third),
+            "basevol-901-disk-0/subvol-950-disk-0"
+        );
         assert_eq!(storage.destroy(&second), Err("base volume 'basevol-900-disk-0/basevol-901-disk-0' is still in use by linked clones".to_owned()));
         let text = list(&state);
-        let names: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
+        let names: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().take(2).collect())
+            .collect();
         let expected = [
             ["NAME", "ORIGIN"],
             ["tank", "-"],
             ["tank/basevol-900-disk-0", "-"],
             ["tank/basevol-900-disk-0@__base__", "-"],
-            ["tank/basevol-901-disk-0", "tank/basevol-900-disk-0@__base__"],
+            [
+                "tank/basevol-901-disk-0",
+                "tank/basevol-900-disk-0@__base__",
+            ],
             ["tank/basevol-901-disk-0@__base__", "-"],
             ["tank/subvol-950-disk-0", "tank/basevol-901-disk-0@__base__"],
         ];

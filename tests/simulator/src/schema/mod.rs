@@ -109,14 +109,25 @@ pub(crate) struct Schema {
 }
 
 impl Schema {
-    #[expect(clippy::expect_used, reason = "both files are compiled in, and a test reads them")]
+    #[expect(
+        clippy::expect_used,
+        reason = "both files are compiled in, and a test reads them"
+    )]
     fn load() -> Self {
         let mut routes = Vec::new();
-        for text in [include_str!("../../schema.json"), include_str!("../../schema-extra.json")] {
-            let paths: BTreeMap<String, BTreeMap<String, Method>> = serde_json::from_str(text).expect("the committed schema is well-formed");
+        for text in [
+            include_str!("../../schema.json"),
+            include_str!("../../schema-extra.json"),
+        ] {
+            let paths: BTreeMap<String, BTreeMap<String, Method>> =
+                serde_json::from_str(text).expect("the committed schema is well-formed");
             for (template, methods) in paths {
                 let segments = template.split('/').skip(1).map(str::to_owned).collect();
-                routes.push(Route { template, segments, methods });
+                routes.push(Route {
+                    template,
+                    segments,
+                    methods,
+                });
             }
         }
         Self { routes }
@@ -124,36 +135,65 @@ impl Schema {
 
     /// Finds the method behind a path (without `/api2/json`, percent-encoding still in place).
     pub(crate) fn find(&self, method: &str, path: &str) -> Option<Found<'_>> {
-        let wanted: Vec<String> = path.trim_matches('/').split('/').map(percent_decode).collect();
-        self.routes.iter().filter(|route| route.segments.len() == wanted.len()).find_map(|route| {
-            let mut uri = BTreeMap::new();
-            for (segment, value) in route.segments.iter().zip(&wanted) {
-                if let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-                    uri.insert(name.to_owned(), value.clone());
-                } else if segment != value {
-                    return None;
+        let wanted: Vec<String> = path
+            .trim_matches('/')
+            .split('/')
+            .map(percent_decode)
+            .collect();
+        self.routes
+            .iter()
+            .filter(|route| route.segments.len() == wanted.len())
+            .find_map(|route| {
+                let mut uri = BTreeMap::new();
+                for (segment, value) in route.segments.iter().zip(&wanted) {
+                    if let Some(name) = segment
+                        .strip_prefix('{')
+                        .and_then(|rest| rest.strip_suffix('}'))
+                    {
+                        uri.insert(name.to_owned(), value.clone());
+                    } else if segment != value {
+                        return None;
+                    }
                 }
-            }
-            let (name, method) = route.methods.get_key_value(method)?;
-            Some(Found { template: &route.template, name, method, uri })
-        })
+                let (name, method) = route.methods.get_key_value(method)?;
+                Some(Found {
+                    template: &route.template,
+                    name,
+                    method,
+                    uri,
+                })
+            })
     }
 
     /// The keys of a container's configuration, with their types.
-    #[expect(clippy::expect_used, reason = "the committed schema has this path; a test looks it up")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the committed schema has this path; a test looks it up"
+    )]
     pub(crate) fn container_keys(&self) -> &BTreeMap<String, Property> {
-        let found = self.find("PUT", "/nodes/n/lxc/100/config").expect("PUT config is in the schema");
+        let found = self
+            .find("PUT", "/nodes/n/lxc/100/config")
+            .expect("PUT config is in the schema");
         &found.method.parameters.properties
     }
 
-    /// All path templates, for the documentation of what is served.
+    /// All path templates with their methods.
+    #[cfg(test)]
     pub(crate) fn templates(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &str>)> {
-        self.routes.iter().map(|route| (route.template.as_str(), route.methods.keys().map(String::as_str)))
+        self.routes.iter().map(|route| {
+            (
+                route.template.as_str(),
+                route.methods.keys().map(String::as_str),
+            )
+        })
     }
 }
 
 /// The property behind a key, where `net3` is found under `net[n]`.
-pub(crate) fn lookup<'a>(properties: &'a BTreeMap<String, Property>, key: &str) -> Option<&'a Property> {
+pub(crate) fn lookup<'a>(
+    properties: &'a BTreeMap<String, Property>,
+    key: &str,
+) -> Option<&'a Property> {
     if let Some(property) = properties.get(key) {
         return (!key.ends_with("[n]")).then_some(property);
     }
@@ -173,19 +213,28 @@ pub(crate) fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let escape = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten();
-        match escape.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
+        if let Some(byte) = escaped(&bytes[at..]) {
+            out.push(byte);
+            at += 3;
+        } else {
+            out.push(bytes[at]);
+            at += 1;
         }
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The byte behind an escape at the beginning.
+fn escaped(bytes: &[u8]) -> Option<u8> {
+    let [b'%', high, low, ..] = bytes else {
+        return None;
+    };
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    Some(digit(*high)? << 4 | digit(*low)?)
 }
 
 #[cfg(test)]
@@ -194,7 +243,9 @@ mod tests {
 
     #[test]
     fn paths_lead_to_methods() {
-        let found = SCHEMA.find("GET", "/nodes/pve/tasks/UPID%3Apve%3A1%3A/status").unwrap();
+        let found = SCHEMA
+            .find("GET", "/nodes/pve/tasks/UPID%3Apve%3A1%3A/status")
+            .unwrap();
         assert_eq!(found.template, "/nodes/{node}/tasks/{upid}/status");
         assert_eq!(found.uri["upid"], "UPID:pve:1:");
         assert!(SCHEMA.find("PUT", "/version").is_none());

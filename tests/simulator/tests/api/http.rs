@@ -6,7 +6,9 @@ use std::{
 };
 
 use proxmox_simulator::Simulator;
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer, pki_types::pem::PemObject};
+use rustls::{
+    ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer, pki_types::pem::PemObject,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,10 +19,21 @@ use super::client::{Client, simulator};
 
 async fn connect(simulator: &Simulator) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap()).unwrap();
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions().unwrap().with_root_certificates(roots).with_no_client_auth();
-    let stream = TcpStream::connect(("127.0.0.1", simulator.port())).await.unwrap();
-    TlsConnector::from(Arc::new(tls)).connect("localhost".try_into().unwrap(), stream).await.unwrap()
+    roots
+        .add(CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap())
+        .unwrap();
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(("127.0.0.1", simulator.port()))
+        .await
+        .unwrap();
+    TlsConnector::from(Arc::new(tls))
+        .connect("localhost".try_into().unwrap(), stream)
+        .await
+        .unwrap()
 }
 
 /// Sends raw bytes and reads until the server is silent for a moment or closes; whether it closed.
@@ -39,7 +52,10 @@ async fn exchange(stream: &mut TlsStream<TcpStream>, request: &str) -> (String, 
 
 fn head(simulator: &Simulator, line: &str) -> String {
     let token = simulator.token();
-    format!("{line} HTTP/1.1\r\nHost: x\r\nAuthorization: PVEAPIToken={}={}\r\n", token.id, token.secret)
+    format!(
+        "{line} HTTP/1.1\r\nHost: x\r\nAuthorization: PVEAPIToken={}={}\r\n",
+        token.id, token.secret
+    )
 }
 
 #[tokio::test]
@@ -47,20 +63,76 @@ async fn status_lines_carry_proxmoxs_words() {
     let simulator = simulator().await;
     for (line, more, status, closed) in [
         ("GET /api2/json/version", "\r\n", "HTTP/1.1 200 OK", false),
-        ("GET /api2/json/nosuch", "\r\n", "HTTP/1.1 501 Method 'GET /nosuch' not implemented", true),
-        ("PUT /api2/json/version", "\r\n", "HTTP/1.1 501 Method 'PUT /version' not implemented", true),
-        ("PATCH /api2/json/version", "\r\n", "HTTP/1.1 501 method 'PATCH' not available", true),
-        ("HEAD /api2/json/version", "\r\n", "HTTP/1.1 501 method 'HEAD' not available", true),
-        ("GET /nosuch", "\r\n", "HTTP/1.1 500 no such file '/nosuch'", true),
-        ("GET /api2/foo/version", "\r\n", "HTTP/1.1 501 no formatter for uri /version, foo", true),
-        ("PUT /api2/json/nodes/pve/lxc/999/config", "Transfer-Encoding: chunked\r\n\r\n7\r\ncores=2\r\n0\r\n\r\n", "HTTP/1.1 501 chunked transfer encoding not supported", true),
-        ("DELETE /api2/json/nodes/pve/lxc/999", "Content-Length: 7\r\n\r\npurge=1", "HTTP/1.1 501 Unexpected content for method 'DELETE'", true),
-        ("PUT /api2/json/nodes/pve/lxc/999/config", "Content-Length: 614400\r\n\r\n", "HTTP/1.1 501 for data too large", true),
-        ("POST /api2/json/nodes/pve/lxc", "Content-Type: text/plain\r\nContent-Length: 1\r\n\r\nx", "HTTP/1.1 506 upload 'Content-Type 'text/plain' not implemented", true),
-        ("GET /api2/json/nodes/nosuch/lxc", "\r\n", "HTTP/1.1 500 hostname lookup 'nosuch' failed - failed to get address info for: nosuch: Name or service not known", true),
+        (
+            "GET /api2/json/nosuch",
+            "\r\n",
+            "HTTP/1.1 501 Method 'GET /nosuch' not implemented",
+            true,
+        ),
+        (
+            "PUT /api2/json/version",
+            "\r\n",
+            "HTTP/1.1 501 Method 'PUT /version' not implemented",
+            true,
+        ),
+        (
+            "PATCH /api2/json/version",
+            "\r\n",
+            "HTTP/1.1 501 method 'PATCH' not available",
+            true,
+        ),
+        (
+            "HEAD /api2/json/version",
+            "\r\n",
+            "HTTP/1.1 501 method 'HEAD' not available",
+            true,
+        ),
+        (
+            "GET /nosuch",
+            "\r\n",
+            "HTTP/1.1 500 no such file '/nosuch'",
+            true,
+        ),
+        (
+            "GET /api2/foo/version",
+            "\r\n",
+            "HTTP/1.1 501 no formatter for uri /version, foo",
+            true,
+        ),
+        (
+            "PUT /api2/json/nodes/pve/lxc/999/config",
+            "Transfer-Encoding: chunked\r\n\r\n7\r\ncores=2\r\n0\r\n\r\n",
+            "HTTP/1.1 501 chunked transfer encoding not supported",
+            true,
+        ),
+        (
+            "DELETE /api2/json/nodes/pve/lxc/999",
+            "Content-Length: 7\r\n\r\npurge=1",
+            "HTTP/1.1 501 Unexpected content for method 'DELETE'",
+            true,
+        ),
+        (
+            "PUT /api2/json/nodes/pve/lxc/999/config",
+            "Content-Length: 614400\r\n\r\n",
+            "HTTP/1.1 501 for data too large",
+            true,
+        ),
+        (
+            "POST /api2/json/nodes/pve/lxc",
+            "Content-Type: text/plain\r\nContent-Length: 1\r\n\r\nx",
+            "HTTP/1.1 506 upload 'Content-Type 'text/plain' not implemented",
+            true,
+        ),
+        (
+            "GET /api2/json/nodes/nosuch/lxc",
+            "\r\n",
+            "HTTP/1.1 500 hostname lookup 'nosuch' failed - failed to get address info for: nosuch: Name or service not known",
+            true,
+        ),
     ] {
         let mut stream = connect(&simulator).await;
-        let (answer, over) = exchange(&mut stream, &format!("{}{more}", head(&simulator, line))).await;
+        let (answer, over) =
+            exchange(&mut stream, &format!("{}{more}", head(&simulator, line))).await;
         assert_eq!(answer.lines().next(), Some(status), "{line}");
         assert_eq!(over, closed, "{line}: a connection is closed from 400 on");
     }
@@ -82,27 +154,45 @@ async fn a_connection_serves_a_hundred_requests() {
     }
     assert_eq!(served, 100);
     assert!(text.to_lowercase().contains("connection: close"), "{text}");
-    assert!(matches!(stream.read(&mut buffer).await, Ok(0) | Err(_)), "then the server closes");
+    assert!(
+        matches!(stream.read(&mut buffer).await, Ok(0) | Err(_)),
+        "then the server closes"
+    );
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_five_seconds() {
     let simulator = simulator().await;
     let mut stream = connect(&simulator).await;
-    let (answer, over) = exchange(&mut stream, &format!("{}\r\n", head(&simulator, "GET /api2/json/version"))).await;
+    let (answer, over) = exchange(
+        &mut stream,
+        &format!("{}\r\n", head(&simulator, "GET /api2/json/version")),
+    )
+    .await;
     assert!(answer.starts_with("HTTP/1.1 200") && !over);
     let begun = Instant::now();
     let mut buffer = [0; 16];
-    let end = tokio::time::timeout(Duration::from_secs(8), stream.read(&mut buffer)).await.expect("it is closed in time");
+    let end = tokio::time::timeout(Duration::from_secs(8), stream.read(&mut buffer))
+        .await
+        .expect("it is closed in time");
     assert!(matches!(end, Ok(0) | Err(_)));
-    assert!(begun.elapsed() > Duration::from_secs(4), "not before: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() > Duration::from_secs(4),
+        "not before: {:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn plain_http_is_sent_to_https() {
     let simulator = simulator().await;
-    let mut stream = TcpStream::connect(("127.0.0.1", simulator.port())).await.unwrap();
-    stream.write_all(b"GET /api2/json/version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", simulator.port()))
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET /api2/json/version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     assert!(text.starts_with("HTTP/1.1 301 Moved Permanently"), "{text}");
@@ -115,7 +205,10 @@ async fn extjs_answers_200_with_the_code_inside() {
     let operator = Client::operator(&simulator);
     let answer = operator.get("/api2/extjs/nodes/pve/lxc/999/config").await;
     assert_eq!(answer.status, 200);
-    assert_eq!((&answer.body["success"], &answer.body["status"]), (&0.into(), &500.into()));
+    assert_eq!(
+        (&answer.body["success"], &answer.body["status"]),
+        (&0.into(), &500.into())
+    );
     assert_eq!(operator.get("/api2/extjs/version").await.body["success"], 1);
 }
 
@@ -141,9 +234,24 @@ async fn calls_are_counted_by_endpoint() {
     }
     operator.get("/nodes/pve/lxc/999/config").await;
     let counts = simulator.call_counts();
-    assert_eq!(counts[&("GET".to_owned(), "/cluster/resources".to_owned(), 200)], 3);
-    assert_eq!(counts[&("GET".to_owned(), "/nodes/{node}/lxc/{vmid}/config".to_owned(), 500)], 1);
-    assert!(simulator.calls().iter().all(|call| call.who == "phoenix@pve!operator"));
+    assert_eq!(
+        counts[&("GET".to_owned(), "/cluster/resources".to_owned(), 200)],
+        3
+    );
+    assert_eq!(
+        counts[&(
+            "GET".to_owned(),
+            "/nodes/{node}/lxc/{vmid}/config".to_owned(),
+            500
+        )],
+        1
+    );
+    assert!(
+        simulator
+            .calls()
+            .iter()
+            .all(|call| call.who == "phoenix@pve!operator")
+    );
     simulator.clear_calls();
     assert!(simulator.calls().is_empty());
 }

@@ -1,11 +1,16 @@
 //! The simulator's API as a client sees it, one module a topic.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what they expect")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests say what they expect"
+)]
 
 mod access;
 mod chain;
 mod client;
 mod config;
+mod console;
 mod http;
 mod power;
 mod snapshots;

@@ -21,7 +21,8 @@ use crate::{
 /// Whether a value can be set while the container runs; devices and mounts only where there was none.
 fn hot(key: &str, present: bool) -> bool {
     match key {
-        "cores" | "cpulimit" | "cpuunits" | "memory" | "swap" | "hostname" | "description" | "tags" | "onboot" | "startup" | "protection" | "hookscript" | "lock" => true,
+        "cores" | "cpulimit" | "cpuunits" | "memory" | "swap" | "hostname" | "description"
+        | "tags" | "onboot" | "startup" | "protection" | "hookscript" | "lock" => true,
         _ if numbered(key, "net") => true,
         _ if numbered(key, "dev") || numbered(key, "mp") => !present,
         _ => false,
@@ -31,18 +32,28 @@ fn hot(key: &str, present: bool) -> bool {
 /// Whether a key can be deleted while the container runs. Proxmox's pattern for networks takes one digit only.
 fn hot_delete(key: &str) -> bool {
     let live_network = numbered(key, "net") && key.len() == 4;
-    let other = !numbered(key, "net") && !numbered(key, "dev") && !numbered(key, "mp") && hot(key, false);
+    let other =
+        !numbered(key, "net") && !numbered(key, "dev") && !numbered(key, "mp") && hot(key, false);
     live_network || other || numbered(key, "unused")
 }
 
 /// Changes a container's configuration, whose lock the caller holds.
-pub(super) async fn change(call: &Call, set: &BTreeMap<String, String>, delete: &[String], revert: &[String]) -> Result<(), Failure> {
+pub(super) async fn change(
+    call: &Call,
+    set: &BTreeMap<String, String>,
+    delete: &[String],
+    revert: &[String],
+) -> Result<(), Failure> {
     let vmid = call.vmid();
     let mut gone = Vec::new();
     let result = {
         let mut guard = call.core.state();
         let state = &mut *guard;
-        for value in set.iter().filter(|(key, _)| numbered(key, "dev")).map(|(_, value)| value) {
+        for value in set
+            .iter()
+            .filter(|(key, _)| numbered(key, "dev"))
+            .map(|(_, value)| value)
+        {
             device_exists(state, &call.node, value)?;
         }
         if let Some(script) = set.get("hookscript") {
@@ -64,12 +75,24 @@ pub(super) async fn change(call: &Call, set: &BTreeMap<String, String>, delete: 
     Ok(result?)
 }
 
-fn check_protection(vmid: u32, container: &Container, set: &BTreeMap<String, String>, delete: &[String]) -> Result<(), Failure> {
+fn check_protection(
+    vmid: u32,
+    container: &Container,
+    set: &BTreeMap<String, String>,
+    delete: &[String],
+) -> Result<(), Failure> {
     if container.file.main.get("protection") != Some("1") {
         return Ok(());
     }
-    let refused = |verb: &str, key: &str| Failure::die(format!("can't {verb} CT {vmid} drive '{key}' - protection mode enabled"));
-    if let Some(key) = delete.iter().find(|key| volume::is_mount(key) || numbered(key, "unused")) {
+    let refused = |verb: &str, key: &str| {
+        Failure::die(format!(
+            "can't {verb} CT {vmid} drive '{key}' - protection mode enabled"
+        ))
+    };
+    if let Some(key) = delete
+        .iter()
+        .find(|key| volume::is_mount(key) || numbered(key, "unused"))
+    {
         return Err(refused("remove", key));
     }
     match set.keys().find(|key| volume::is_mount(key)) {
@@ -82,14 +105,29 @@ fn check_mount_storage(state: &State, key: &str, value: &str) -> Result<(), Fail
     match &Mount::parse(key, value, "local").spec {
         MountSpec::Allocate { storage, .. } => {
             let storage = state.storage(storage)?;
-            if storage.holds("rootdir") { Ok(()) } else { Err(Failure::die(format!("storage '{}' does not support container directories", storage.shape.id))) }
+            if storage.holds("rootdir") {
+                Ok(())
+            } else {
+                Err(Failure::die(format!(
+                    "storage '{}' does not support container directories",
+                    storage.shape.id
+                )))
+            }
         }
         MountSpec::Volume { storage, .. } => Ok(state.storage(storage).map(|_| ())?),
         MountSpec::Bind(_) | MountSpec::Device(_) => Ok(()),
     }
 }
 
-fn edit(state: &mut State, node: &str, vmid: u32, set: &BTreeMap<String, String>, delete: &[String], revert: &[String], gone: &mut Vec<String>) -> Result<(), String> {
+fn edit(
+    state: &mut State,
+    node: &str,
+    vmid: u32,
+    set: &BTreeMap<String, String>,
+    delete: &[String],
+    revert: &[String],
+    gone: &mut Vec<String>,
+) -> Result<(), String> {
     let container = state.container_mut(node, vmid)?;
     let running = container.is_running();
     for key in revert {
@@ -133,12 +171,21 @@ fn put(state: &mut State, node: &str, vmid: u32, key: &str, value: &str) -> Resu
     if let MountSpec::Allocate { storage, bytes } = mount.spec.clone() {
         let on = state.storage_mut(&storage)?;
         let leaf = on.allocate(vmid, bytes)?;
-        mount.spec = MountSpec::Volume { name: on.written(&leaf), storage };
+        mount.spec = MountSpec::Volume {
+            name: on.written(&leaf),
+            storage,
+        };
         size = Some(bytes);
     }
     let main = &mut state.container_mut(node, vmid)?.file.main;
-    let former = main.get(key).map(|former| Mount::parse(key, former, "local"));
-    if let Some((storage, name)) = former.as_ref().and_then(Mount::volume).filter(|former| Some(*former) != mount.volume()) {
+    let former = main
+        .get(key)
+        .map(|former| Mount::parse(key, former, "local"));
+    if let Some((storage, name)) = former
+        .as_ref()
+        .and_then(Mount::volume)
+        .filter(|former| Some(*former) != mount.volume())
+    {
         let unused = volume::free_key(main, "unused");
         main.set(&unused, format!("{storage}:{name}"));
     }
@@ -147,22 +194,39 @@ fn put(state: &mut State, node: &str, vmid: u32, key: &str, value: &str) -> Resu
 }
 
 /// Deletes a key now. A mount's volume becomes unused, an unused one is destroyed.
-fn remove(state: &mut State, node: &str, vmid: u32, key: &str, gone: &mut Vec<String>) -> Result<(), String> {
+fn remove(
+    state: &mut State,
+    node: &str,
+    vmid: u32,
+    key: &str,
+    gone: &mut Vec<String>,
+) -> Result<(), String> {
     let main = &mut state.container_mut(node, vmid)?.file.main;
     if key == "description" {
         main.description = None;
         return Ok(());
     }
-    let Some(value) = main.keys.remove(key) else { return Ok(()) };
+    let Some(value) = main.keys.remove(key) else {
+        return Ok(());
+    };
     let mount = Mount::parse(key, &value, "local");
-    let Some((storage, name)) = mount.volume().filter(|_| volume::is_mount(key) || numbered(key, "unused")) else { return Ok(()) };
+    let Some((storage, name)) = mount
+        .volume()
+        .filter(|_| volume::is_mount(key) || numbered(key, "unused"))
+    else {
+        return Ok(());
+    };
     if volume::is_mount(key) {
         let unused = volume::free_key(main, "unused");
         main.set(&unused, format!("{storage}:{name}"));
         return Ok(());
     }
     let on = state.storage_mut(storage)?;
-    if on.volumes.get(leaf(name)).is_some_and(|volume| volume.vmid == vmid) {
+    if on
+        .volumes
+        .get(leaf(name))
+        .is_some_and(|volume| volume.vmid == vmid)
+    {
         on.destroy(leaf(name))?;
         gone.push(root(storage, name));
     }
@@ -171,7 +235,9 @@ fn remove(state: &mut State, node: &str, vmid: u32, key: &str, gone: &mut Vec<St
 
 /// Lets everything that waits take effect, as each stop and each start does. What can't stays.
 pub(super) fn pending(state: &mut State, node: &str, vmid: u32) {
-    let Ok(container) = state.container_mut(node, vmid) else { return };
+    let Ok(container) = state.container_mut(node, vmid) else {
+        return;
+    };
     let delete = std::mem::take(&mut container.file.pending_delete);
     let set = std::mem::take(&mut container.file.pending.keys);
     let mut gone = Vec::new();

@@ -22,7 +22,14 @@ use crate::{
 };
 
 /// Keys that a clone doesn't get.
-const LEFT: [&str; 6] = ["lock", "template", "parent", "snaptime", "snapstate", "digest"];
+const LEFT: [&str; 6] = [
+    "lock",
+    "template",
+    "parent",
+    "snaptime",
+    "snapstate",
+    "digest",
+];
 
 struct Plan {
     source: u32,
@@ -48,7 +55,14 @@ pub(super) async fn clone(call: Call) -> Outcome {
     }
     match reserve(&call, source, target).await {
         Ok(plan) => {
-            let upid = worker::spawn(core, &call.who, &call.node, "vzclone", &source.to_string(), move |job| async move { work(&job, plan).await });
+            let upid = worker::spawn(
+                core,
+                &call.who,
+                &call.node,
+                "vzclone",
+                &source.to_string(),
+                move |job| async move { work(&job, plan).await },
+            );
             Ok(Reply::data(upid.into()))
         }
         Err(failure) => {
@@ -60,19 +74,34 @@ pub(super) async fn clone(call: Call) -> Outcome {
 
 fn check_surroundings(call: &Call) -> Result<(), Failure> {
     let state = call.core.state();
-    if let Some(pool) = call.given("pool").filter(|pool| !state.access.pools.contains_key(*pool)) {
+    if let Some(pool) = call
+        .given("pool")
+        .filter(|pool| !state.access.pools.contains_key(*pool))
+    {
         return Err(Failure::forbidden(&format!("pool '{pool}' does not exist")));
     }
-    if let Some(node) = call.given("target").filter(|node| !state.nodes.contains_key(*node)) {
+    if let Some(node) = call
+        .given("target")
+        .filter(|node| !state.nodes.contains_key(*node))
+    {
         return Err(Failure::die(format!("no such cluster node '{node}'")));
     }
     if let Some(storage) = call.given("storage") {
         state.storage(storage)?;
-        if call.given("target").is_some_and(|target| target != call.node) {
-            return Err(Failure::die(format!("can't clone to non-shared storage '{storage}'")));
+        if call
+            .given("target")
+            .is_some_and(|target| target != call.node)
+        {
+            return Err(Failure::die(format!(
+                "can't clone to non-shared storage '{storage}'"
+            )));
         }
     }
-    if state.quorate { Ok(()) } else { Err(Failure::die("cluster not ready - no quorum?")) }
+    if state.quorate {
+        Ok(())
+    } else {
+        Err(Failure::die("cluster not ready - no quorum?"))
+    }
 }
 
 fn unlock(core: &Core, vmid: u32) {
@@ -93,7 +122,9 @@ async fn reserve(call: &Call, source: u32, target: u32) -> Result<Plan, Failure>
         state.taken(target)?;
         let mut file = ConfigFile::default();
         file.set_lock(Some("create"));
-        state.containers.insert(target, Container::new(&call.node, file));
+        state
+            .containers
+            .insert(target, Container::new(&call.node, file));
     }
     let planned = plan(call, source, target);
     if planned.is_err() {
@@ -106,56 +137,116 @@ fn plan(call: &Call, source: u32, target: u32) -> Result<Plan, Failure> {
     let mut state = call.core.state();
     let container = state.container(&call.node, source)?;
     let snapshot = call.given("snapname").map(str::to_owned);
-    let full = call.get("full").map_or(!container.file.is_template(), |full| full == "1");
+    let full = call
+        .get("full")
+        .map_or(!container.file.is_template(), |full| full == "1");
     let storage = call.given("storage").map(str::to_owned);
     if !full && storage.is_some() {
-        return Err(Failure::die("parameter 'storage' not allowed for linked clones"));
+        return Err(Failure::die(
+            "parameter 'storage' not allowed for linked clones",
+        ));
     }
     let section = match &snapshot {
-        Some(name) => container.file.snapshots.get(name).ok_or_else(|| format!("snapshot '{name}' does not exist"))?.clone(),
+        Some(name) => container
+            .file
+            .snapshots
+            .get(name)
+            .ok_or_else(|| format!("snapshot '{name}' does not exist"))?
+            .clone(),
         None => container.file.main.clone(),
     };
     if full && snapshot.is_none() && container.is_running() {
-        return Err(Failure::die("Full clone of a running container is only possible from a snapshot"));
+        return Err(Failure::die(
+            "Full clone of a running container is only possible from a snapshot",
+        ));
     }
     let mounts = volume::mounts(&section);
     for mount in &mounts {
-        check_mount(call, &state, mount, full, snapshot.is_some(), storage.as_deref())?;
+        check_mount(
+            call,
+            &state,
+            mount,
+            full,
+            snapshot.is_some(),
+            storage.as_deref(),
+        )?;
     }
     if call.given("target").is_some_and(|node| node != call.node) {
-        return Err(Failure::die(format!("can't clone CT to node '{}' (CT uses local storage)", call.text("target"))));
+        return Err(Failure::die(format!(
+            "can't clone CT to node '{}' (CT uses local storage)",
+            call.text("target")
+        )));
     }
     let main = inherited(call, section, target);
-    for net in main.keys.iter().filter(|(key, _)| numbered(key, "net")).map(|(_, value)| keys::pairs(value)) {
-        let path = net.get("bridge").map(|bridge| format!("/sdn/zones/localnetwork/{bridge}")).unwrap_or_default();
+    for net in main
+        .keys
+        .iter()
+        .filter(|(key, _)| numbered(key, "net"))
+        .map(|(_, value)| keys::pairs(value))
+    {
+        let path = net
+            .get("bridge")
+            .map(|bridge| format!("/sdn/zones/localnetwork/{bridge}"))
+            .unwrap_or_default();
         if !call.who.is_root() && !state.access.may(&call.who, &path, "SDN.Use") {
             return Err(Failure::forbidden(&format!("{path}, SDN.Use")));
         }
     }
     if let Some(container) = state.containers.get_mut(&target) {
-        container.file = ConfigFile { main, ..ConfigFile::default() };
+        container.file = ConfigFile {
+            main,
+            ..ConfigFile::default()
+        };
         container.file.set_lock(Some("create"));
     }
-    Ok(Plan { source, target, full, snapshot, storage, pool: call.given("pool").map(str::to_owned), mounts })
+    Ok(Plan {
+        source,
+        target,
+        full,
+        snapshot,
+        storage,
+        pool: call.given("pool").map(str::to_owned),
+        mounts,
+    })
 }
 
-fn check_mount(call: &Call, state: &State, mount: &Mount, full: bool, snapshot: bool, storage: Option<&str>) -> Result<(), Failure> {
+fn check_mount(
+    call: &Call,
+    state: &State,
+    mount: &Mount,
+    full: bool,
+    snapshot: bool,
+    storage: Option<&str>,
+) -> Result<(), Failure> {
     let Some((id, name)) = mount.volume() else {
-        return Err(Failure::die(format!("unable to clone mountpoint '{}' (type bind)", mount.key)));
+        return Err(Failure::die(format!(
+            "unable to clone mountpoint '{}' (type bind)",
+            mount.key
+        )));
     };
     if !full && !state.storage(id)?.can_link(leaf(name), snapshot) {
-        return Err(Failure::die(format!("Linked clone feature for '{id}:{name}' is not available")));
+        return Err(Failure::die(format!(
+            "Linked clone feature for '{id}:{name}' is not available"
+        )));
     }
     let path = format!("/storage/{}", storage.unwrap_or(id));
-    if call.who.is_root() || state.access.may(&call.who, &path, "Datastore.AllocateSpace") {
+    if call.who.is_root()
+        || state
+            .access
+            .may(&call.who, &path, "Datastore.AllocateSpace")
+    {
         return Ok(());
     }
-    Err(Failure::forbidden(&format!("{path}, Datastore.AllocateSpace")))
+    Err(Failure::forbidden(&format!(
+        "{path}, Datastore.AllocateSpace"
+    )))
 }
 
 /// What the clone takes over, with hardware addresses of its own.
 fn inherited(call: &Call, mut section: Section, target: u32) -> Section {
-    section.keys.retain(|key, _| !LEFT.contains(&key.as_str()) && !volume::is_mount(key) && !numbered(key, "unused"));
+    section.keys.retain(|key, _| {
+        !LEFT.contains(&key.as_str()) && !volume::is_mount(key) && !numbered(key, "unused")
+    });
     for (key, value) in &mut section.keys {
         if numbered(key, "net") {
             *value = keys::with_new_address(value);
@@ -164,7 +255,10 @@ fn inherited(call: &Call, mut section: Section, target: u32) -> Section {
     if let Some(hostname) = call.given("hostname") {
         section.set("hostname", hostname);
     }
-    section.keys.entry("hostname".to_owned()).or_insert_with(|| format!("CT{target}"));
+    section
+        .keys
+        .entry("hostname".to_owned())
+        .or_insert_with(|| format!("CT{target}"));
     if let Some(description) = call.given("description") {
         section.description = kept_description(description);
     }
@@ -180,7 +274,10 @@ async fn work(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
             let mut state = core.state();
             let container = state.container_mut(&job.upid.node, target)?;
             container.file.set_lock(None);
-            let warning = state.containers.get(&target).and_then(|container| systemd_warning(&state, container));
+            let warning = state
+                .containers
+                .get(&target)
+                .and_then(|container| systemd_warning(&state, container));
             drop(state);
             if let Some(text) = warning {
                 job.warn(&text);
@@ -200,15 +297,28 @@ async fn work(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
 async fn copy(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
     let core = &job.core;
     let node = job.upid.node.clone();
-    job.log(format!("creating a clone of container {} with ID {}", plan.source, plan.target));
+    job.log(format!(
+        "creating a clone of container {} with ID {}",
+        plan.source, plan.target
+    ));
     for mount in &plan.mounts {
-        let Some((from, name)) = mount.volume() else { continue };
-        let kind = if plan.full { "full clone of mountpoint" } else { "linked clone of mount point" };
+        let Some((from, name)) = mount.volume() else {
+            continue;
+        };
+        let kind = if plan.full {
+            "full clone of mountpoint"
+        } else {
+            "linked clone of mount point"
+        };
         job.log(format!("create {kind} {} ({from}:{name})", mount.key));
         let to = plan.storage.as_deref().unwrap_or(from);
         let (new, bytes) = make(core, &plan, from, leaf(name), to)?;
         let durations = &core.config.timing.durations;
-        let length = if plan.full { durations.full_clone + durations.copying(bytes) } else { durations.linked_clone };
+        let length = if plan.full {
+            durations.full_clone + durations.copying(bytes)
+        } else {
+            durations.linked_clone
+        };
         job.work(length).await?;
         if plan.full {
             log_copy(job, bytes);
@@ -220,13 +330,23 @@ async fn copy(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
                 storage.write(&new, bytes);
             }
             let mut mount = mount.clone();
-            mount.spec = MountSpec::Volume { storage: to.to_owned(), name: storage.written(&new) };
+            mount.spec = MountSpec::Volume {
+                storage: to.to_owned(),
+                name: storage.written(&new),
+            };
             let size = storage.volumes.get(&new).map(|volume| volume.size);
-            state.container_mut(&node, plan.target)?.file.main.set(&mount.key, mount.print(size));
+            state
+                .container_mut(&node, plan.target)?
+                .file
+                .main
+                .set(&mount.key, mount.print(size));
             root(to, &new)
         };
         if mount.key == "rootfs" {
-            let cloned = core.guests.clone_root(root(from, name), plan.snapshot.clone(), written).await;
+            let cloned = core
+                .guests
+                .clone_root(root(from, name), plan.snapshot.clone(), written)
+                .await;
             cloned.map_err(|error| Broken::Failed(format!("{error:#}")))?;
         }
     }
@@ -242,15 +362,28 @@ fn join_pool(core: &Core, pool: Option<&str>, vmid: u32) {
 }
 
 /// Makes the target's volume; the answer is its name and how much there is to copy.
-fn make(core: &Core, plan: &Plan, from: &str, source: &str, to: &str) -> Result<(String, u64), String> {
+fn make(
+    core: &Core,
+    plan: &Plan,
+    from: &str,
+    source: &str,
+    to: &str,
+) -> Result<(String, u64), String> {
     let mut state = core.state();
-    let volume = state.storage(from)?.volumes.get(source).cloned().ok_or_else(|| format!("no such volume '{from}:{source}'"))?;
+    let volume = state
+        .storage(from)?
+        .volumes
+        .get(source)
+        .cloned()
+        .ok_or_else(|| format!("no such volume '{from}:{source}'"))?;
     let target = state.storage_mut(to)?;
     if !plan.full {
         return Ok((target.link(source, plan.target)?, 0));
     }
     if !target.holds("rootdir") {
-        return Err(format!("content type 'rootdir' is not available or configured on storage '{to}'"));
+        return Err(format!(
+            "content type 'rootdir' is not available or configured on storage '{to}'"
+        ));
     }
     let new = target.allocate(plan.target, volume.size)?;
     if let Some(made) = target.volumes.get_mut(&new) {
@@ -278,7 +411,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -24,15 +24,23 @@ const READ_ONLY: [&str; 1] = ["unprivileged"];
 pub(super) fn typed(key: &str, value: &str) -> Value {
     let kind = lookup(SCHEMA.container_keys(), key).and_then(|property| property.kind.as_deref());
     match kind {
-        Some("integer" | "boolean") => value.parse::<i64>().map_or_else(|_| json!(value), |number| json!(number)),
-        None if key == "snaptime" => value.parse::<i64>().map_or_else(|_| json!(value), |number| json!(number)),
+        Some("integer" | "boolean") => value
+            .parse::<i64>()
+            .map_or_else(|_| json!(value), |number| json!(number)),
+        None if key == "snaptime" => value
+            .parse::<i64>()
+            .map_or_else(|_| json!(value), |number| json!(number)),
         _ => json!(value),
     }
 }
 
 /// A section as JSON.
 pub(super) fn printed(section: &Section) -> Map<String, Value> {
-    let mut out: Map<String, Value> = section.keys.iter().map(|(key, value)| (key.clone(), typed(key, value))).collect();
+    let mut out: Map<String, Value> = section
+        .keys
+        .iter()
+        .map(|(key, value)| (key.clone(), typed(key, value)))
+        .collect();
     if let Some(description) = &section.description {
         out.insert("description".to_owned(), json!(format!("{description}\n")));
     }
@@ -56,14 +64,27 @@ pub(super) fn get(call: &Call) -> Outcome {
     let state = call.core.state();
     let file = &state.container(&call.node, call.vmid())?.file;
     let section = match call.given("snapshot") {
-        Some(_) if call.flag("current") => return Err(Failure::parameter("snapshot", "cannot use 'snapshot' parameter with 'current'")),
-        Some(name) => file.snapshots.get(name).cloned().ok_or_else(|| format!("snapshot '{name}' does not exist"))?,
+        Some(_) if call.flag("current") => {
+            return Err(Failure::parameter(
+                "snapshot",
+                "cannot use 'snapshot' parameter with 'current'",
+            ));
+        }
+        Some(name) => file
+            .snapshots
+            .get(name)
+            .cloned()
+            .ok_or_else(|| format!("snapshot '{name}' does not exist"))?,
         None if call.flag("current") => file.main.clone(),
         None => merged(file),
     };
     let mut out = printed(&section);
     out.insert("digest".to_owned(), json!(file.digest()));
-    if !state.access.may(&call.who, &format!("/vms/{}", call.vmid()), "VM.Config.Options") {
+    if !state.access.may(
+        &call.who,
+        &format!("/vms/{}", call.vmid()),
+        "VM.Config.Options",
+    ) {
         out.remove("env");
     }
     Ok(Reply::data(Value::Object(out)))
@@ -86,13 +107,21 @@ pub(super) fn pending(call: &Call) -> Outcome {
         }
         rows.push(row);
     }
-    let fresh = file.pending.keys.iter().filter(|(key, _)| file.main.get(key).is_none());
+    let fresh = file
+        .pending
+        .keys
+        .iter()
+        .filter(|(key, _)| file.main.get(key).is_none());
     rows.extend(fresh.map(|(key, value)| json!({"key": key, "pending": typed(key, value)})));
     Ok(Reply::data(Value::Array(rows)))
 }
 
 fn names(call: &Call, key: &str) -> Vec<String> {
-    call.text(key).split([',', ';', ' ']).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    call.text(key)
+        .split([',', ';', ' '])
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Changes keys: the checks, then the work, all under the container's lock file.
@@ -110,38 +139,80 @@ pub(super) async fn put(call: Call) -> Outcome {
         let state = call.core.state();
         let container = state.container(&call.node, vmid)?;
         container.check_lock()?;
-        if call.get("digest").is_some_and(|digest| digest != container.file.digest()) {
-            return Err(Failure::die("detected modified configuration - file changed by other user? Try again."));
+        if call
+            .get("digest")
+            .is_some_and(|digest| digest != container.file.digest())
+        {
+            return Err(Failure::die(
+                "detected modified configuration - file changed by other user? Try again.",
+            ));
         }
-        (container.file.main.clone(), container.file.main.get("unprivileged") == Some("1"))
+        (
+            container.file.main.clone(),
+            container.file.main.get("unprivileged") == Some("1"),
+        )
     };
     let pool = call.core.state().access.pool_of(vmid).map(str::to_owned);
-    let check = |set, delete| keys::check(&call, &Change { vmid, pool: pool.as_deref(), old: &old, set, delete, unprivileged, default_storage: "local" });
+    let check = |set, delete| {
+        keys::check(
+            &call,
+            &Change {
+                vmid,
+                pool: pool.as_deref(),
+                old: &old,
+                set,
+                delete,
+                unprivileged,
+                default_storage: "local",
+            },
+        )
+    };
     let nothing = BTreeMap::new();
     check(&nothing, &delete)?;
     check_names("delete", &delete, &set)?;
     check_names("revert", &revert, &set)?;
     check(&set, &[])?;
     if let Some(key) = set.keys().find(|key| READ_ONLY.contains(&key.as_str())) {
-        return Err(Failure::die(format!("unable to modify read-only option: '{key}'")));
+        return Err(Failure::die(format!(
+            "unable to modify read-only option: '{key}'"
+        )));
     }
     if let Some(key) = delete.iter().find(|key| REQUIRED.contains(&key.as_str())) {
-        return Err(Failure::die(format!("unable to delete required option '{key}'")));
+        return Err(Failure::die(format!(
+            "unable to delete required option '{key}'"
+        )));
     }
     if let Some(key) = delete.iter().find(|key| READ_ONLY.contains(&key.as_str())) {
-        return Err(Failure::die(format!("unable to delete read-only option: '{key}'")));
+        return Err(Failure::die(format!(
+            "unable to delete read-only option: '{key}'"
+        )));
     }
     apply::change(&call, &set, &delete, &revert).await?;
     Ok(Reply::null())
 }
 
-fn check_names(param: &str, names: &[String], set: &BTreeMap<String, String>) -> Result<(), Failure> {
+fn check_names(
+    param: &str,
+    names: &[String],
+    set: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
     for name in names {
-        if lookup(SCHEMA.container_keys(), name).is_none() || matches!(name.as_str(), "node" | "vmid" | "delete" | "digest" | "revert") {
-            return Err(Failure::parameter(param, format!("unknown option '{name}'")));
+        if lookup(SCHEMA.container_keys(), name).is_none()
+            || matches!(
+                name.as_str(),
+                "node" | "vmid" | "delete" | "digest" | "revert"
+            )
+        {
+            return Err(Failure::parameter(
+                param,
+                format!("unknown option '{name}'"),
+            ));
         }
         if set.contains_key(name) {
-            return Err(Failure::parameter(param, format!("you can't use '-{name}' and -{param} {name}' at the same time")));
+            return Err(Failure::parameter(
+                param,
+                format!("you can't use '-{name}' and -{param} {name}' at the same time"),
+            ));
         }
     }
     Ok(())

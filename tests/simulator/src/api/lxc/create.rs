@@ -41,26 +41,41 @@ struct Plan {
 pub(super) async fn create(call: Call) -> Outcome {
     let plan = check(&call)?;
     let vmid = plan.vmid;
-    let lock = call.core.flock(vmid, CREATE_FLOCK).await.map_err(|text| format!("unable to create CT {vmid} - {text}"))?;
+    let lock = call
+        .core
+        .flock(vmid, CREATE_FLOCK)
+        .await
+        .map_err(|text| format!("unable to create CT {vmid} - {text}"))?;
     {
         let mut state = call.core.state();
-        state.taken(vmid).map_err(|text| format!("unable to create CT {vmid} - {text}"))?;
+        state
+            .taken(vmid)
+            .map_err(|text| format!("unable to create CT {vmid} - {text}"))?;
         let mut file = ConfigFile::default();
         file.set_lock(Some("create"));
-        state.containers.insert(vmid, Container::new(&plan.node, file));
+        state
+            .containers
+            .insert(vmid, Container::new(&plan.node, file));
     }
     let who = call.who.clone();
     let node = plan.node.clone();
-    let upid = worker::spawn(&call.core, &call.who, &node, "vzcreate", &vmid.to_string(), |job| async move {
-        let start = plan.start;
-        let done = work(&job, plan).await;
-        drop(lock);
-        done?;
-        if start {
-            power::spawn_start(&job.core, &who, &job.upid.node, vmid);
-        }
-        Ok(())
-    });
+    let upid = worker::spawn(
+        &call.core,
+        &call.who,
+        &node,
+        "vzcreate",
+        &vmid.to_string(),
+        |job| async move {
+            let start = plan.start;
+            let done = work(&job, plan).await;
+            drop(lock);
+            done?;
+            if start {
+                power::spawn_start(&job.core, &who, &job.upid.node, vmid);
+            }
+            Ok(())
+        },
+    );
     Ok(Reply::data(upid.into()))
 }
 
@@ -73,45 +88,81 @@ fn check(call: &Call) -> Result<Plan, Failure> {
     }
     let mut set = config_params(call);
     set.retain(|key, _| !volume::numbered(key, "unused"));
-    set.entry("unprivileged".to_owned()).or_insert_with(|| "1".to_owned());
+    set.entry("unprivileged".to_owned())
+        .or_insert_with(|| "1".to_owned());
     if set["unprivileged"] == "0" && !call.who.is_root() {
         call.demand("/", "Sys.Modify")?;
     }
     core.state().taken(vmid)?;
-    if call.given("ssh-public-keys").is_some_and(|keys| !keys.lines().filter(|line| !line.trim().is_empty()).all(is_key)) {
+    if call.given("ssh-public-keys").is_some_and(|keys| {
+        !keys
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .all(is_key)
+    }) {
         return Err(Failure::die("SSH public key validation error"));
     }
     let pool = call.given("pool").map(str::to_owned);
-    if let Some(pool) = pool.as_deref().filter(|pool| !core.state().access.pools.contains_key(*pool)) {
+    if let Some(pool) = pool
+        .as_deref()
+        .filter(|pool| !core.state().access.pools.contains_key(*pool))
+    {
         return Err(Failure::forbidden(&format!("pool '{pool}' does not exist")));
     }
     let may = |path: &str| core.state().access.may(&call.who, path, "VM.Allocate");
-    let by_pool = pool.as_deref().is_some_and(|pool| may(&format!("/pool/{pool}")));
+    let by_pool = pool
+        .as_deref()
+        .is_some_and(|pool| may(&format!("/pool/{pool}")));
     if !by_pool && !may(&format!("/vms/{vmid}")) {
         return Err(Failure::forbidden(""));
     }
     let storage = call.given("storage").unwrap_or("local").to_owned();
     let empty = Section::default();
     let unprivileged = set["unprivileged"] == "1";
-    keys::check(call, &Change { vmid, pool: pool.as_deref(), old: &empty, set: &set, delete: &[], unprivileged, default_storage: &storage })?;
+    keys::check(
+        call,
+        &Change {
+            vmid,
+            pool: pool.as_deref(),
+            old: &empty,
+            set: &set,
+            delete: &[],
+            unprivileged,
+            default_storage: &storage,
+        },
+    )?;
     let (archive, template) = archive(call)?;
     let mounts = mounts(call, &mut set, &storage)?;
     let mut section = Section::default();
     for (key, value) in set {
         store(&mut section, &key, &value);
     }
-    Ok(Plan { vmid, node: call.node.clone(), section, mounts, archive, template, pool, start: call.flag("start") })
+    Ok(Plan {
+        vmid,
+        node: call.node.clone(),
+        section,
+        mounts,
+        archive,
+        template,
+        pool,
+        start: call.flag("start"),
+    })
 }
 
 fn is_key(line: &str) -> bool {
-    ["ssh-", "ecdsa-", "sk-"].iter().any(|start| line.trim_start().starts_with(start)) && line.split_whitespace().count() >= 2
+    ["ssh-", "ecdsa-", "sk-"]
+        .iter()
+        .any(|start| line.trim_start().starts_with(start))
+        && line.split_whitespace().count() >= 2
 }
 
 /// The template archive: its path on the host, and what is known of it where it is there.
 fn archive(call: &Call) -> Result<(String, Option<TemplateShape>), Failure> {
     let id = call.text("ostemplate");
     let Some((storage_id, name)) = id.split_once(':').filter(|_| !id.starts_with('/')) else {
-        return Err(Failure::die("Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 651."));
+        return Err(Failure::die(
+            "Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 651.",
+        ));
     };
     let state = call.core.state();
     let storage = state.storage(storage_id)?;
@@ -121,22 +172,46 @@ fn archive(call: &Call) -> Result<(String, Option<TemplateShape>), Failure> {
         return Err(Failure::forbidden(&format!("{path}, {}", wanted.join("|"))));
     }
     let Some(file) = name.strip_prefix("vztmpl/") else {
-        return Err(Failure::die(format!("unable to use volume {id} - content type needs to be 'vztmpl'")));
+        return Err(Failure::die(format!(
+            "unable to use volume {id} - content type needs to be 'vztmpl'"
+        )));
     };
-    let template = storage.shape.templates.iter().find(|template| template.file == file).cloned();
+    let template = storage
+        .shape
+        .templates
+        .iter()
+        .find(|template| template.file == file)
+        .cloned();
     Ok((format!("/var/lib/vz/template/cache/{file}"), template))
 }
 
 /// Takes the mounts out of the keys, `rootfs` by default, and checks their storages.
-fn mounts(call: &Call, set: &mut BTreeMap<String, String>, storage: &str) -> Result<Vec<Mount>, Failure> {
-    let mut mounts: Vec<Mount> = set.iter().filter(|(key, _)| volume::is_mount(key)).map(|(key, value)| Mount::parse(key, value, storage)).collect();
+fn mounts(
+    call: &Call,
+    set: &mut BTreeMap<String, String>,
+    storage: &str,
+) -> Result<Vec<Mount>, Failure> {
+    let mut mounts: Vec<Mount> = set
+        .iter()
+        .filter(|(key, _)| volume::is_mount(key))
+        .map(|(key, value)| Mount::parse(key, value, storage))
+        .collect();
     set.retain(|key, _| !volume::is_mount(key));
     if !mounts.iter().any(|mount| mount.key == "rootfs") {
         if !mounts.is_empty() {
-            return Err(Failure::die("mount points configured, but 'rootfs' not set - aborting"));
+            return Err(Failure::die(
+                "mount points configured, but 'rootfs' not set - aborting",
+            ));
         }
-        let spec = MountSpec::Allocate { storage: storage.to_owned(), bytes: DEFAULT_ROOTFS };
-        mounts.push(Mount { key: "rootfs".to_owned(), spec, options: Vec::new() });
+        let spec = MountSpec::Allocate {
+            storage: storage.to_owned(),
+            bytes: DEFAULT_ROOTFS,
+        };
+        mounts.push(Mount {
+            key: "rootfs".to_owned(),
+            spec,
+            options: Vec::new(),
+        });
     }
     mounts.sort_by_key(|mount| mount.key != "rootfs");
     for mount in &mounts {
@@ -144,8 +219,16 @@ fn mounts(call: &Call, set: &mut BTreeMap<String, String>, storage: &str) -> Res
             MountSpec::Allocate { storage, .. } => check_storage(call, storage)?,
             MountSpec::Volume { storage, name } => {
                 check_storage(call, storage)?;
-                if !call.core.state().storage(storage)?.volumes.contains_key(leaf(name)) {
-                    return Err(Failure::die(format!("unable to parse zfs volume name '{name}'")));
+                if !call
+                    .core
+                    .state()
+                    .storage(storage)?
+                    .volumes
+                    .contains_key(leaf(name))
+                {
+                    return Err(Failure::die(format!(
+                        "unable to parse zfs volume name '{name}'"
+                    )));
                 }
             }
             MountSpec::Bind(_) | MountSpec::Device(_) => {}
@@ -160,7 +243,10 @@ pub(super) fn check_storage(call: &Call, id: &str) -> Result<(), Failure> {
         let state = call.core.state();
         let storage = state.storage(id)?;
         if !storage.holds("rootdir") {
-            return Err(Failure::parameter("storage", format!("storage '{id}' does not support container directories")));
+            return Err(Failure::parameter(
+                "storage",
+                format!("storage '{id}' does not support container directories"),
+            ));
         }
         if !storage.online {
             return Err(Failure::die(format!("storage '{id}' is not online")));
@@ -175,7 +261,10 @@ async fn work(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
         Ok(()) => {
             let warning = {
                 let state = job.core.state();
-                state.container(&node, vmid).ok().and_then(|container| systemd_warning(&state, container))
+                state
+                    .container(&node, vmid)
+                    .ok()
+                    .and_then(|container| systemd_warning(&state, container))
             };
             if let Some(text) = warning {
                 job.warn(&text);
@@ -200,7 +289,12 @@ pub(super) async fn discard(core: &Arc<Core>, vmid: u32) {
             pool.guests.remove(&vmid);
         }
         for (id, storage) in &mut state.storages {
-            let own: Vec<String> = storage.volumes.iter().filter(|(_, volume)| volume.vmid == vmid).map(|(name, _)| name.clone()).collect();
+            let own: Vec<String> = storage
+                .volumes
+                .iter()
+                .filter(|(_, volume)| volume.vmid == vmid)
+                .map(|(name, _)| name.clone())
+                .collect();
             for name in own {
                 if storage.destroy(&name).is_ok() {
                     roots.push(root(id, &name));
@@ -219,14 +313,18 @@ async fn build(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
     let core = &job.core;
     let vmid = plan.vmid;
     let Some(template) = plan.template else {
-        let text = format!("volume 'local:vztmpl/{}' does not exist", leaf(&plan.archive));
+        let text = format!(
+            "volume 'local:vztmpl/{}' does not exist",
+            leaf(&plan.archive)
+        );
         job.log(text.clone());
         return Err(Broken::Failed(text));
     };
     let mounts = allocate(core, vmid, plan.mounts)?;
     job.log(format!("extracting archive '{}'", plan.archive));
     let durations = &core.config.timing.durations;
-    job.work(durations.create + durations.copying(template.unpacked)).await?;
+    job.work(durations.create + durations.copying(template.unpacked))
+        .await?;
     let Some(os_type) = template.os_type.clone() else {
         job.log("zstd: /*stdin*\\: unsupported format ");
         job.log("tar: Child returned status 1");
@@ -236,8 +334,15 @@ async fn build(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
         )));
     };
     let root = fill(core, &mounts, &template)?;
-    core.guests.create_root(root, template.file.clone()).await.map_err(|error| Broken::Failed(format!("{error:#}")))?;
-    job.log(format!("Total bytes read: {} ({}MiB, 200MiB/s)", template.unpacked, template.unpacked >> 20));
+    core.guests
+        .create_root(root, template.file.clone())
+        .await
+        .map_err(|error| Broken::Failed(format!("{error:#}")))?;
+    job.log(format!(
+        "Total bytes read: {} ({}MiB, 200MiB/s)",
+        template.unpacked,
+        template.unpacked >> 20
+    ));
     job.log("Detected container architecture: amd64");
     let mut state = core.state();
     let container = state.container_mut(&plan.node, vmid)?;
@@ -248,10 +353,17 @@ async fn build(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
     for (mount, size) in &mounts {
         main.set(&mount.key, mount.print(*size));
     }
-    for (key, value) in [("hostname", format!("CT{vmid}")), ("memory", "512".to_owned()), ("swap", "512".to_owned())] {
+    for (key, value) in [
+        ("hostname", format!("CT{vmid}")),
+        ("memory", "512".to_owned()),
+        ("swap", "512".to_owned()),
+    ] {
         main.keys.entry(key.to_owned()).or_insert(value);
     }
-    container.file = ConfigFile { main, ..ConfigFile::default() };
+    container.file = ConfigFile {
+        main,
+        ..ConfigFile::default()
+    };
     if let Some(pool) = plan.pool.and_then(|pool| state.access.pools.get_mut(&pool)) {
         pool.guests.insert(vmid);
     }
@@ -259,13 +371,20 @@ async fn build(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
 }
 
 /// Makes the volumes; the answer is each mount as it is now, with its size.
-fn allocate(core: &Core, vmid: u32, mounts: Vec<Mount>) -> Result<Vec<(Mount, Option<u64>)>, String> {
+fn allocate(
+    core: &Core,
+    vmid: u32,
+    mounts: Vec<Mount>,
+) -> Result<Vec<(Mount, Option<u64>)>, String> {
     let mut state = core.state();
     let make = |mut mount: Mount| match mount.spec.clone() {
         MountSpec::Allocate { storage, bytes } => {
             let on = state.storage_mut(&storage)?;
             let name = on.allocate(vmid, bytes)?;
-            mount.spec = MountSpec::Volume { name: on.written(&name), storage };
+            mount.spec = MountSpec::Volume {
+                name: on.written(&name),
+                storage,
+            };
             Ok((mount, Some(bytes)))
         }
         _ => Ok((mount, None)),
@@ -274,8 +393,15 @@ fn allocate(core: &Core, vmid: u32, mounts: Vec<Mount>) -> Result<Vec<(Mount, Op
 }
 
 /// Writes the archive's bytes; the answer is the root's name.
-fn fill(core: &Core, mounts: &[(Mount, Option<u64>)], template: &TemplateShape) -> Result<String, Broken> {
-    let (storage, name) = mounts.first().and_then(|(mount, _)| mount.volume()).ok_or_else(|| Broken::Failed("no root volume".to_owned()))?;
+fn fill(
+    core: &Core,
+    mounts: &[(Mount, Option<u64>)],
+    template: &TemplateShape,
+) -> Result<String, Broken> {
+    let (storage, name) = mounts
+        .first()
+        .and_then(|(mount, _)| mount.volume())
+        .ok_or_else(|| Broken::Failed("no root volume".to_owned()))?;
     let mut state = core.state();
     let on = state.storage_mut(storage)?;
     if let Some(volume) = on.volumes.get_mut(leaf(name)) {

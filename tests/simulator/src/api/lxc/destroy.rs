@@ -26,16 +26,29 @@ fn check(core: &Core, node: &str, vmid: u32, force: bool) -> Result<bool, String
     }
     container.check_lock()?;
     if container.is_running() && !force {
-        return Err(format!("unable to destroy CT {vmid} - container is running"));
+        return Err(format!(
+            "unable to destroy CT {vmid} - container is running"
+        ));
     }
     Ok(container.is_running())
 }
 
 pub(super) fn destroy(call: &Call) -> Outcome {
     let vmid = call.vmid();
-    let wishes = Wishes { force: call.flag("force"), purge: call.flag("purge"), unreferenced: call.flag("destroy-unreferenced-disks") };
+    let wishes = Wishes {
+        force: call.flag("force"),
+        purge: call.flag("purge"),
+        unreferenced: call.flag("destroy-unreferenced-disks"),
+    };
     check(&call.core, &call.node, vmid, wishes.force).map_err(Failure::die)?;
-    let upid = worker::spawn(&call.core, &call.who, &call.node, "vzdestroy", &vmid.to_string(), move |job| async move { work(&job, vmid, wishes).await });
+    let upid = worker::spawn(
+        &call.core,
+        &call.who,
+        &call.node,
+        "vzdestroy",
+        &vmid.to_string(),
+        move |job| async move { work(&job, vmid, wishes).await },
+    );
     Ok(Reply::data(upid.into()))
 }
 
@@ -72,17 +85,32 @@ fn free(core: &Core, node: &str, vmid: u32, unreferenced: bool) -> Result<Vec<St
     let mut state = core.state();
     let mut wanted = volume::all_volumes(&state.container(node, vmid)?.file);
     if unreferenced {
-        let all = state.storages.iter().flat_map(|(id, storage)| storage.volumes.iter().map(move |(name, volume)| (id, name, volume)));
-        wanted.extend(all.filter(|(_, _, volume)| volume.vmid == vmid).map(|(id, name, _)| (id.clone(), name.clone())));
+        let all = state.storages.iter().flat_map(|(id, storage)| {
+            storage
+                .volumes
+                .iter()
+                .map(move |(name, volume)| (id, name, volume))
+        });
+        wanted.extend(
+            all.filter(|(_, _, volume)| volume.vmid == vmid)
+                .map(|(id, name, _)| (id.clone(), name.clone())),
+        );
     }
     let mut gone = Vec::new();
     for (id, name) in wanted {
         let storage = state.storage_mut(&id)?;
-        if storage.volumes.get(leaf(&name)).is_some_and(|volume| volume.vmid == vmid) {
+        if storage
+            .volumes
+            .get(leaf(&name))
+            .is_some_and(|volume| volume.vmid == vmid)
+        {
             storage.destroy(leaf(&name))?;
             gone.push(root(&id, &name));
         }
     }
-    state.container_mut(node, vmid)?.file.set_lock(Some("destroyed"));
+    state
+        .container_mut(node, vmid)?
+        .file
+        .set_lock(Some("destroyed"));
     Ok(gone)
 }

@@ -16,22 +16,45 @@ use crate::{
 };
 
 /// The mount under a key, with its storage and the last part of its volume's name.
-fn find(state: &State, node: &str, vmid: u32, key: &str) -> Result<(Mount, String, String), String> {
+fn find(
+    state: &State,
+    node: &str,
+    vmid: u32,
+    key: &str,
+) -> Result<(Mount, String, String), String> {
     let mounts = volume::mounts(&state.container(node, vmid)?.file.main);
-    let mount = mounts.into_iter().find(|mount| mount.key == key).ok_or_else(|| "format error".to_owned())?;
-    let (storage, name) = mount.volume().map(|(storage, name)| (storage.to_owned(), leaf(name).to_owned())).ok_or_else(|| "can't resize non-volume mount point".to_owned())?;
+    let mount = mounts
+        .into_iter()
+        .find(|mount| mount.key == key)
+        .ok_or_else(|| "format error".to_owned())?;
+    let (storage, name) = mount
+        .volume()
+        .map(|(storage, name)| (storage.to_owned(), leaf(name).to_owned()))
+        .ok_or_else(|| "can't resize non-volume mount point".to_owned())?;
     Ok((mount, storage, name))
 }
 
 /// A key that isn't set is read as an empty property string.
 fn absent(text: String) -> Failure {
-    let missing = |key: &str| (key.to_owned(), "property is missing and it is not optional".to_owned());
-    Failure { errors: [missing("mp"), missing("volume")].into(), ..Failure::die(text) }
+    let missing = |key: &str| {
+        (
+            key.to_owned(),
+            "property is missing and it is not optional".to_owned(),
+        )
+    };
+    Failure {
+        errors: [missing("mp"), missing("volume")].into(),
+        ..Failure::die(text)
+    }
 }
 
 /// The size that is asked for, where it is more than there is.
 fn wanted(state: &State, storage: &str, name: &str, size: &str) -> Result<u64, String> {
-    let now = state.storage(storage)?.volumes.get(name).map_or(0, |volume| volume.size);
+    let now = state
+        .storage(storage)?
+        .volumes
+        .get(name)
+        .map_or(0, |volume| volume.size);
     let size = match size.strip_prefix('+') {
         Some(more) => now + parse_size(more).unwrap_or(0),
         None => parse_size(size).unwrap_or(0),
@@ -44,36 +67,64 @@ fn wanted(state: &State, storage: &str, name: &str, size: &str) -> Result<u64, S
 }
 
 pub(super) fn resize(call: &Call) -> Outcome {
-    let (vmid, key, size) = (call.vmid(), call.text("disk").to_owned(), call.text("size").to_owned());
+    let (vmid, key, size) = (
+        call.vmid(),
+        call.text("disk").to_owned(),
+        call.text("size").to_owned(),
+    );
     let storage = {
         let state = call.core.state();
         let container = state.container(&call.node, vmid)?;
         container.check_lock()?;
-        if call.get("digest").is_some_and(|digest| digest != container.file.digest()) {
-            return Err(Failure::die("detected modified configuration - file changed by other user? Try again."));
+        if call
+            .get("digest")
+            .is_some_and(|digest| digest != container.file.digest())
+        {
+            return Err(Failure::die(
+                "detected modified configuration - file changed by other user? Try again.",
+            ));
         }
         let (_, storage, name) = find(&state, &call.node, vmid, &key).map_err(absent)?;
-        if let Some(owner) = state.storage(&storage)?.volumes.get(&name).map(|volume| volume.vmid).filter(|owner| *owner != vmid) {
-            return Err(Failure::die(format!("can't resize mount point owned by another container ({owner})")));
+        if let Some(owner) = state
+            .storage(&storage)?
+            .volumes
+            .get(&name)
+            .map(|volume| volume.vmid)
+            .filter(|owner| *owner != vmid)
+        {
+            return Err(Failure::die(format!(
+                "can't resize mount point owned by another container ({owner})"
+            )));
         }
         wanted(&state, &storage, &name, &size)?;
         storage
     };
     call.demand(&format!("/storage/{storage}"), "Datastore.AllocateSpace")?;
-    let upid = worker::spawn(&call.core, &call.who, &call.node, "resize", &vmid.to_string(), move |job| async move {
-        let core = &job.core;
-        let _lock = core.flock(vmid, FLOCK).await?;
-        core.state().container(&job.upid.node, vmid)?.check_lock()?;
-        job.work(core.config.timing.durations.resize).await?;
-        let mut state = core.state();
-        let (mount, storage, name) = find(&state, &job.upid.node, vmid, &key)?;
-        let size = wanted(&state, &storage, &name, &size)?;
-        if let Some(volume) = state.storage_mut(&storage)?.volumes.get_mut(&name) {
-            volume.size = size;
-        }
-        state.container_mut(&job.upid.node, vmid)?.file.main.set(&key, mount.print(Some(size)));
-        Ok(())
-    });
+    let upid = worker::spawn(
+        &call.core,
+        &call.who,
+        &call.node,
+        "resize",
+        &vmid.to_string(),
+        move |job| async move {
+            let core = &job.core;
+            let _lock = core.flock(vmid, FLOCK).await?;
+            core.state().container(&job.upid.node, vmid)?.check_lock()?;
+            job.work(core.config.timing.durations.resize).await?;
+            let mut state = core.state();
+            let (mount, storage, name) = find(&state, &job.upid.node, vmid, &key)?;
+            let size = wanted(&state, &storage, &name, &size)?;
+            if let Some(volume) = state.storage_mut(&storage)?.volumes.get_mut(&name) {
+                volume.size = size;
+            }
+            state
+                .container_mut(&job.upid.node, vmid)?
+                .file
+                .main
+                .set(&key, mount.print(Some(size)));
+            Ok(())
+        },
+    );
     Ok(Reply::data(upid.into()))
 }
 
@@ -81,9 +132,24 @@ pub(super) fn move_volume(call: &Call) -> Outcome {
     let (vmid, key) = (call.vmid(), call.text("volume").to_owned());
     let target = match (call.given("storage"), call.given("target-vmid")) {
         (Some(storage), None) => storage.to_owned(),
-        (None, Some(_)) => return Err(super::super::unsimulated("POST", "/nodes/{node}/lxc/{vmid}/move_volume to another container")),
-        (Some(_), Some(_)) => return Err(Failure::parameter("target-vmid", "either set 'storage' or 'target-vmid', but not both")),
-        (None, None) => return Err(Failure::parameter("storage", "either set storage or target-vmid")),
+        (None, Some(_)) => {
+            return Err(super::super::unsimulated(
+                "POST",
+                "/nodes/{node}/lxc/{vmid}/move_volume to another container",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(Failure::parameter(
+                "target-vmid",
+                "either set 'storage' or 'target-vmid', but not both",
+            ));
+        }
+        (None, None) => {
+            return Err(Failure::parameter(
+                "storage",
+                "either set storage or target-vmid",
+            ));
+        }
     };
     check_storage(call, &target)?;
     {
@@ -99,18 +165,30 @@ pub(super) fn move_volume(call: &Call) -> Outcome {
             return Err(Failure::die("you can't move a volume to the same storage"));
         }
         if call.flag("delete") && snapshots {
-            return Err(Failure::die("you can't move a volume with snapshots and delete the source"));
+            return Err(Failure::die(
+                "you can't move a volume with snapshots and delete the source",
+            ));
         }
-        state.container_mut(&call.node, vmid)?.file.set_lock(Some("disk"));
+        state
+            .container_mut(&call.node, vmid)?
+            .file
+            .set_lock(Some("disk"));
     }
     let delete = call.flag("delete");
-    let upid = worker::spawn(&call.core, &call.who, &call.node, "move_volume", &vmid.to_string(), move |job| async move {
-        let done = copy(&job, vmid, &key, &target, delete).await;
-        if done != Err(Broken::Killed) {
-            unlock(&job.core, &job.upid.node, vmid);
-        }
-        done
-    });
+    let upid = worker::spawn(
+        &call.core,
+        &call.who,
+        &call.node,
+        "move_volume",
+        &vmid.to_string(),
+        move |job| async move {
+            let done = copy(&job, vmid, &key, &target, delete).await;
+            if done != Err(Broken::Killed) {
+                unlock(&job.core, &job.upid.node, vmid);
+            }
+            done
+        },
+    );
     Ok(Reply::data(upid.into()))
 }
 
@@ -120,33 +198,53 @@ fn unlock(core: &Core, node: &str, vmid: u32) {
     }
 }
 
-async fn copy(job: &Arc<Job>, vmid: u32, key: &str, target: &str, delete: bool) -> Result<(), Broken> {
+async fn copy(
+    job: &Arc<Job>,
+    vmid: u32,
+    key: &str,
+    target: &str,
+    delete: bool,
+) -> Result<(), Broken> {
     let core = &job.core;
     let node = job.upid.node.clone();
     let (mount, from, name) = find(&core.state(), &node, vmid, key)?;
     let (new, bytes) = {
         let mut state = core.state();
-        let volume = state.storage(&from)?.volumes.get(&name).cloned().ok_or_else(|| format!("no such volume '{from}:{name}'"))?;
+        let volume = state
+            .storage(&from)?
+            .volumes
+            .get(&name)
+            .cloned()
+            .ok_or_else(|| format!("no such volume '{from}:{name}'"))?;
         let on = state.storage_mut(target)?;
         let new = on.allocate(vmid, volume.size)?;
         on.write(&new, volume.refer);
         (new, volume.refer)
     };
     let durations = &core.config.timing.durations;
-    if let Err(broken) = job.work(durations.full_clone + durations.copying(bytes)).await {
+    if let Err(broken) = job
+        .work(durations.full_clone + durations.copying(bytes))
+        .await
+    {
         if broken != Broken::Killed {
             core.state().storage_mut(target)?.destroy(&new)?;
         }
         return Err(broken);
     }
     if key == "rootfs" {
-        let cloned = core.guests.clone_root(root(&from, &name), None, root(target, &new)).await;
+        let cloned = core
+            .guests
+            .clone_root(root(&from, &name), None, root(target, &new))
+            .await;
         cloned.map_err(|error| Broken::Failed(format!("{error:#}")))?;
     }
     let mut state = core.state();
     let on = state.storage(target)?;
     let mut moved = mount.clone();
-    moved.spec = MountSpec::Volume { storage: target.to_owned(), name: on.written(&new) };
+    moved.spec = MountSpec::Volume {
+        storage: target.to_owned(),
+        name: on.written(&new),
+    };
     let size = on.volumes.get(&new).map(|volume| volume.size);
     let main = &mut state.container_mut(&node, vmid)?.file.main;
     main.set(key, moved.print(size));

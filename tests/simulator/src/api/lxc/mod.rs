@@ -24,7 +24,11 @@ use crate::{
 };
 
 /// Carries out a call below `/nodes/{node}/lxc`.
-pub(super) fn dispatch(rest: &'static str, method: &'static str, call: Call) -> BoxFuture<'static, Outcome> {
+pub(super) fn dispatch(
+    rest: &'static str,
+    method: &'static str,
+    call: Call,
+) -> BoxFuture<'static, Outcome> {
     async move {
         match (method, rest) {
             ("GET", "") => list(&call),
@@ -73,28 +77,68 @@ fn root(storage: &str, volume: &str) -> String {
 fn root_volume(container: &Container) -> Option<(String, String)> {
     let mounts = volume::mounts(&container.file.main);
     let rootfs = mounts.iter().find(|mount| mount.key == "rootfs")?;
-    rootfs.volume().map(|(storage, name)| (storage.to_owned(), name.to_owned()))
+    rootfs
+        .volume()
+        .map(|(storage, name)| (storage.to_owned(), name.to_owned()))
 }
 
 /// Proxmox's warning about a systemd that wants nesting.
 fn systemd_warning(state: &State, container: &Container) -> Option<String> {
     let (storage, name) = root_volume(container)?;
-    let version = state.storages.get(&storage)?.volumes.get(leaf(&name))?.systemd?;
-    let nesting = container.file.main.get("features").is_some_and(|features| features.split(',').any(|flag| flag == "nesting=1"));
+    let version = state
+        .storages
+        .get(&storage)?
+        .volumes
+        .get(leaf(&name))?
+        .systemd?;
+    let nesting = container
+        .file
+        .main
+        .get("features")
+        .is_some_and(|features| features.split(',').any(|flag| flag == "nesting=1"));
     (!nesting).then(|| format!("Systemd {version} detected. You may need to enable nesting."))
 }
 
 fn list(call: &Call) -> Outcome {
     let state = call.core.state();
-    let here = state.containers.iter().filter(|(_, container)| container.node == call.node);
-    let shown = here.filter(|(vmid, _)| state.access.may(&call.who, &format!("/vms/{vmid}"), "VM.Audit"));
-    Ok(Reply::data(shown.map(|(vmid, container)| Value::Object(container.status(*vmid, &state))).collect()))
+    let here = state
+        .containers
+        .iter()
+        .filter(|(_, container)| container.node == call.node);
+    let shown = here.filter(|(vmid, _)| {
+        state
+            .access
+            .may(&call.who, &format!("/vms/{vmid}"), "VM.Audit")
+    });
+    Ok(Reply::data(
+        shown
+            .map(|(vmid, container)| Value::Object(container.status(*vmid, &state)))
+            .collect(),
+    ))
 }
 
 fn index(call: &Call) -> Outcome {
     call.core.state().container(&call.node, call.vmid())?;
-    let names = ["config", "pending", "status", "vncproxy", "termproxy", "vncwebsocket", "spiceproxy", "migrate", "clone", "rrd", "rrddata", "firewall", "snapshot", "resize", "interfaces"];
-    Ok(Reply::data(names.iter().map(|name| json!({"subdir": name})).collect()))
+    let names = [
+        "config",
+        "pending",
+        "status",
+        "vncproxy",
+        "termproxy",
+        "vncwebsocket",
+        "spiceproxy",
+        "migrate",
+        "clone",
+        "rrd",
+        "rrddata",
+        "firewall",
+        "snapshot",
+        "resize",
+        "interfaces",
+    ];
+    Ok(Reply::data(
+        names.iter().map(|name| json!({"subdir": name})).collect(),
+    ))
 }
 
 fn current(call: &Call) -> Outcome {
@@ -117,7 +161,14 @@ fn interfaces(call: &Call) -> Outcome {
     let mut seen = call.core.guests.addresses(call.vmid());
     if seen.is_empty() {
         // Without guests the configured addresses are taken for the real ones.
-        seen = nets.into_iter().map(|net| crate::guests::GuestInterface { cidr: net.ip.filter(|ip| ip.contains('/')), name: net.name, hwaddr: net.hwaddr }).collect();
+        seen = nets
+            .into_iter()
+            .map(|net| crate::guests::GuestInterface {
+                cidr: net.ip.filter(|ip| ip.contains('/')),
+                name: net.name,
+                hwaddr: net.hwaddr,
+            })
+            .collect();
     }
     let address = |kind: &str, ip: &str, prefix: &str| json!({"ip-address-type": kind, "ip-address": ip, "prefix": prefix});
     let mut rows = vec![json!({
@@ -129,7 +180,11 @@ fn interfaces(call: &Call) -> Outcome {
         let local = link_local(&mac);
         let mut addresses = Vec::new();
         let mut row = json!({"name": interface.name, "hwaddr": mac, "hardware-address": mac});
-        if let Some((ip, prefix)) = interface.cidr.as_deref().and_then(|cidr| cidr.split_once('/')) {
+        if let Some((ip, prefix)) = interface
+            .cidr
+            .as_deref()
+            .and_then(|cidr| cidr.split_once('/'))
+        {
             addresses.push(address("inet", ip, prefix));
             row["inet"] = json!(format!("{ip}/{prefix}"));
         }
@@ -145,10 +200,24 @@ fn interfaces(call: &Call) -> Outcome {
 
 /// The address that IPv6 derives from a MAC.
 fn link_local(mac: &str) -> Option<String> {
-    let bytes: Vec<u16> = mac.split(':').map(|part| u16::from_str_radix(part, 16)).collect::<Result<_, _>>().ok()?;
-    let [ref vendor @ .., low, lowest] = bytes[..] else { return None };
-    let [first, second, third, high] = vendor else { return None };
-    Some(format!("fe80::{:x}:{:x}:{:x}:{:x}", ((first ^ 2) << 8) | second, (third << 8) | 0xff, 0xfe00 | high, (low << 8) | lowest))
+    let bytes: Vec<u16> = mac
+        .split(':')
+        .map(|part| u16::from_str_radix(part, 16))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let [ref vendor @ .., low, lowest] = bytes[..] else {
+        return None;
+    };
+    let [first, second, third, high] = vendor else {
+        return None;
+    };
+    Some(format!(
+        "fe80::{:x}:{:x}:{:x}:{:x}",
+        ((first ^ 2) << 8) | second,
+        (third << 8) | 0xff,
+        0xfe00 | high,
+        (low << 8) | lowest
+    ))
 }
 
 /// Whether all its volumes can do that.
@@ -162,8 +231,12 @@ fn feature(call: &Call) -> Outcome {
         return Err(Failure::die(format!("snapshot '{name}' does not exist")));
     }
     let able = volume::mounts(&container.file.main).iter().all(|mount| {
-        let Some((id, name)) = mount.volume() else { return false };
-        let Some(storage) = state.storages.get(id) else { return false };
+        let Some((id, name)) = mount.volume() else {
+            return false;
+        };
+        let Some(storage) = state.storages.get(id) else {
+            return false;
+        };
         match call.text("feature") {
             "snapshot" => storage.can_snapshot(),
             "clone" => storage.can_link(leaf(name), snapshot.is_some()),
@@ -203,7 +276,12 @@ fn migrate(call: &Call) -> Outcome {
     let container = state.container(&call.node, call.vmid())?;
     container.check_lock()?;
     if container.is_running() && !call.flag("restart") && !call.flag("online") {
-        return Err(Failure::die("can't migrate running container without --online or --restart"));
+        return Err(Failure::die(
+            "can't migrate running container without --online or --restart",
+        ));
     }
-    Err(super::unsimulated("POST", "/nodes/{node}/lxc/{vmid}/migrate"))
+    Err(super::unsimulated(
+        "POST",
+        "/nodes/{node}/lxc/{vmid}/migrate",
+    ))
 }

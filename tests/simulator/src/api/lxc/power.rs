@@ -22,20 +22,29 @@ const SHUTDOWN_TIMEOUT: u64 = 60;
 /// However fast simulated time runs, a real init gets that long to halt.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-#[expect(clippy::unnecessary_wraps, reason = "every handler has this shape")]
 pub(super) fn index() -> Outcome {
-    let names = ["current", "start", "stop", "shutdown", "suspend", "resume", "reboot"];
-    Ok(Reply::data(names.iter().map(|name| json!({"subdir": name})).collect()))
+    let names = [
+        "current", "start", "stop", "shutdown", "suspend", "resume", "reboot",
+    ];
+    Ok(Reply::data(
+        names.iter().map(|name| json!({"subdir": name})).collect(),
+    ))
 }
 
 fn running(call: &Call) -> bool {
-    call.core.state().container(&call.node, call.vmid()).is_ok_and(Container::is_running)
+    call.core
+        .state()
+        .container(&call.node, call.vmid())
+        .is_ok_and(Container::is_running)
 }
 
 /// Only root@pam may go past locks.
 fn check_skiplock(call: &Call) -> Result<(), Failure> {
     if call.flag("skiplock") && !call.who.is_root() {
-        return Err(Failure::parameter("skiplock", "Only root may use this option."));
+        return Err(Failure::parameter(
+            "skiplock",
+            "Only root may use this option.",
+        ));
     }
     Ok(())
 }
@@ -48,12 +57,21 @@ pub(super) fn start(call: &Call) -> Outcome {
     if running(call) {
         return Err(Failure::die(format!("CT {} already running", call.vmid())));
     }
-    Ok(Reply::data(spawn_start(&call.core, &call.who, &call.node, call.vmid()).into()))
+    Ok(Reply::data(
+        spawn_start(&call.core, &call.who, &call.node, call.vmid()).into(),
+    ))
 }
 
 /// Begins a task that starts a container.
 pub(super) fn spawn_start(core: &Arc<Core>, who: &Identity, node: &str, vmid: u32) -> String {
-    worker::spawn(core, who, node, "vzstart", &vmid.to_string(), move |job| async move { bring_up(&job, vmid).await })
+    worker::spawn(
+        core,
+        who,
+        node,
+        "vzstart",
+        &vmid.to_string(),
+        move |job| async move { bring_up(&job, vmid).await },
+    )
 }
 
 async fn bring_up(job: &Arc<Job>, vmid: u32) -> Result<(), Broken> {
@@ -68,7 +86,9 @@ async fn bring_up(job: &Arc<Job>, vmid: u32) -> Result<(), Broken> {
             return Err(Broken::Failed(format!("CT {vmid} already running")));
         }
         if container.file.is_template() {
-            return Err(Broken::Failed("you can't start a CT if it's a template".to_owned()));
+            return Err(Broken::Failed(
+                "you can't start a CT if it's a template".to_owned(),
+            ));
         }
         if container.file.lock() != Some("mounted") {
             container.check_lock()?;
@@ -76,10 +96,18 @@ async fn bring_up(job: &Arc<Job>, vmid: u32) -> Result<(), Broken> {
         apply::pending(&mut state, node, vmid);
         let container = state.container(node, vmid)?;
         keys::generated_problem(&state, node, &container.file.main)?;
-        if let Some((storage, _)) = root_volume(container).filter(|(storage, _)| !state.storages.get(storage).is_some_and(|storage| storage.online)) {
+        if let Some((storage, _)) = root_volume(container).filter(|(storage, _)| {
+            !state
+                .storages
+                .get(storage)
+                .is_some_and(|storage| storage.online)
+        }) {
             return Err(Broken::Failed(format!("storage '{storage}' is not online")));
         }
-        (boot_spec(vmid, container), systemd_warning(&state, container))
+        (
+            boot_spec(vmid, container),
+            systemd_warning(&state, container),
+        )
     };
     if let Some(text) = warning {
         job.warn(&text);
@@ -87,21 +115,35 @@ async fn bring_up(job: &Arc<Job>, vmid: u32) -> Result<(), Broken> {
     job.work(core.config.timing.durations.start).await?;
     if !directories_exist(job, vmid)? {
         job.log("run_buffer: 571 Script exited with status 2");
-        job.log(format!("lxc_init: 845 Failed to run lxc.hook.pre-start for container \"{vmid}\""));
-        job.log(format!("__lxc_start: 2039 Failed to initialize container \"{vmid}\""));
-        return Err(Broken::Failed(format!("startup for container '{vmid}' failed")));
+        job.log(format!(
+            "lxc_init: 845 Failed to run lxc.hook.pre-start for container \"{vmid}\""
+        ));
+        job.log(format!(
+            "__lxc_start: 2039 Failed to initialize container \"{vmid}\""
+        ));
+        return Err(Broken::Failed(format!(
+            "startup for container '{vmid}' failed"
+        )));
     }
     let pid = match core.guests.boot(vmid, spec).await {
         Ok(pid) => pid,
         Err(error) => {
             job.log(format!("lxc_init: 845 {error:#}"));
-            job.log(format!("__lxc_start: 2039 Failed to initialize container \"{vmid}\""));
-            return Err(Broken::Failed(format!("startup for container '{vmid}' failed")));
+            job.log(format!(
+                "__lxc_start: 2039 Failed to initialize container \"{vmid}\""
+            ));
+            return Err(Broken::Failed(format!(
+                "startup for container '{vmid}' failed"
+            )));
         }
     };
     let mut state = core.state();
     let container = state.container_mut(node, vmid)?;
-    container.runtime = Some(Runtime { pid, started: now(), honours_shutdown: true });
+    container.runtime = Some(Runtime {
+        pid,
+        started: now(),
+        honours_shutdown: true,
+    });
     Ok(())
 }
 
@@ -109,7 +151,11 @@ async fn bring_up(job: &Arc<Job>, vmid: u32) -> Result<(), Broken> {
 fn directories_exist(job: &Job, vmid: u32) -> Result<bool, String> {
     let state = job.core.state();
     let container = state.container(&job.upid.node, vmid)?;
-    let known = state.nodes.get(&job.upid.node).map(|node| node.shape.directories.as_slice()).unwrap_or_default();
+    let known = state
+        .nodes
+        .get(&job.upid.node)
+        .map(|node| node.shape.directories.as_slice())
+        .unwrap_or_default();
     let bound = |mount: &Mount| match &mount.spec {
         MountSpec::Bind(path) => known.iter().any(|directory| directory == path),
         _ => true,
@@ -119,7 +165,13 @@ fn directories_exist(job: &Job, vmid: u32) -> Result<bool, String> {
 
 /// The networks of a container.
 pub(super) fn nets(container: &Container) -> Vec<NetSpec> {
-    let values = container.file.main.keys.iter().filter(|(key, _)| numbered(key, "net")).map(|(_, value)| keys::pairs(value));
+    let values = container
+        .file
+        .main
+        .keys
+        .iter()
+        .filter(|(key, _)| numbered(key, "net"))
+        .map(|(_, value)| keys::pairs(value));
     values
         .map(|mut parts| NetSpec {
             name: parts.remove("name").unwrap_or_default(),
@@ -136,21 +188,47 @@ fn boot_spec(vmid: u32, container: &Container) -> BootSpec {
     let text = |key: &str| main.get(key).unwrap_or_default().to_owned();
     let device = |value: &String| {
         let parts = keys::pairs(value);
-        let number = |key: &str, radix: u32, default: u32| parts.get(key).and_then(|text| u32::from_str_radix(text, radix).ok()).unwrap_or(default);
-        DeviceSpec { path: keys::device_path(value).to_owned(), mode: number("mode", 8, 0o660), uid: number("uid", 10, 0), gid: number("gid", 10, 0) }
+        let number = |key: &str, radix: u32, default: u32| {
+            parts
+                .get(key)
+                .and_then(|text| u32::from_str_radix(text, radix).ok())
+                .unwrap_or(default)
+        };
+        DeviceSpec {
+            path: keys::device_path(value).to_owned(),
+            mode: number("mode", 8, 0o660),
+            uid: number("uid", 10, 0),
+            gid: number("gid", 10, 0),
+        }
     };
     BootSpec {
-        volume: root_volume(container).map(|(storage, name)| root(&storage, &name)).unwrap_or_default(),
-        hostname: main.get("hostname").map_or_else(|| format!("CT{vmid}"), str::to_owned),
+        volume: root_volume(container)
+            .map(|(storage, name)| root(&storage, &name))
+            .unwrap_or_default(),
+        hostname: main
+            .get("hostname")
+            .map_or_else(|| format!("CT{vmid}"), str::to_owned),
         os_type: text("ostype"),
         unprivileged: main.get("unprivileged") == Some("1"),
         features: text("features"),
         nets: nets(container),
-        devices: main.keys.iter().filter(|(key, _)| numbered(key, "dev")).map(|(_, value)| device(value)).collect(),
-        nameservers: text("nameserver").split(' ').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+        devices: main
+            .keys
+            .iter()
+            .filter(|(key, _)| numbered(key, "dev"))
+            .map(|(_, value)| device(value))
+            .collect(),
+        nameservers: text("nameserver")
+            .split(' ')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
         searchdomain: main.get("searchdomain").map(str::to_owned),
         cores: main.get("cores").and_then(|text| text.parse().ok()),
-        memory_mib: main.get("memory").and_then(|text| text.parse().ok()).unwrap_or(512),
+        memory_mib: main
+            .get("memory")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(512),
     }
 }
 
@@ -163,23 +241,36 @@ pub(super) fn stop(call: &Call) -> Outcome {
     if call.flag("overrule-shutdown") {
         let state = call.core.state();
         let id = vmid.to_string();
-        let shutdowns = state.tasks.newest().filter(|task| task.exit.is_none() && task.upid.kind == "vzshutdown" && task.upid.id == id);
+        let shutdowns = state.tasks.newest().filter(|task| {
+            task.exit.is_none() && task.upid.kind == "vzshutdown" && task.upid.id == id
+        });
         shutdowns.for_each(|task| task.cancel.cancel());
     }
-    let upid = worker::spawn(&call.core, &call.who, &call.node, "vzstop", &vmid.to_string(), move |job| async move {
-        let _lock = job.core.flock(vmid, FLOCK).await?;
-        check_stoppable(&job, vmid)?;
-        job.work(job.core.config.timing.durations.stop).await?;
-        kill(&job.core, &job.upid.node, vmid).await;
-        Ok(())
-    });
+    let upid = worker::spawn(
+        &call.core,
+        &call.who,
+        &call.node,
+        "vzstop",
+        &vmid.to_string(),
+        move |job| async move {
+            let _lock = job.core.flock(vmid, FLOCK).await?;
+            check_stoppable(&job, vmid)?;
+            job.work(job.core.config.timing.durations.stop).await?;
+            kill(&job.core, &job.upid.node, vmid).await;
+            Ok(())
+        },
+    );
     Ok(Reply::data(upid.into()))
 }
 
 fn check_stoppable(job: &Job, vmid: u32) -> Result<(), String> {
     let state = job.core.state();
     let container = state.container(&job.upid.node, vmid)?;
-    if container.file.lock() == Some("mounted") { Ok(()) } else { container.check_lock() }
+    if container.file.lock() == Some("mounted") {
+        Ok(())
+    } else {
+        container.check_lock()
+    }
 }
 
 /// Kills a container and does what Proxmox does after each stop.
@@ -206,11 +297,18 @@ pub(super) fn shutdown(call: &Call) -> Outcome {
     }
     let timeout = call.number("timeout").unwrap_or(SHUTDOWN_TIMEOUT);
     let force = call.flag("forceStop");
-    let upid = worker::spawn(&call.core, &call.who, &call.node, "vzshutdown", &vmid.to_string(), move |job| async move {
-        let _lock = job.core.flock(vmid, FLOCK).await?;
-        check_stoppable(&job, vmid)?;
-        go_down(&job, vmid, timeout, force).await
-    });
+    let upid = worker::spawn(
+        &call.core,
+        &call.who,
+        &call.node,
+        "vzshutdown",
+        &vmid.to_string(),
+        move |job| async move {
+            let _lock = job.core.flock(vmid, FLOCK).await?;
+            check_stoppable(&job, vmid)?;
+            go_down(&job, vmid, timeout, force).await
+        },
+    );
     Ok(Reply::data(upid.into()))
 }
 
@@ -218,12 +316,20 @@ pub(super) fn shutdown(call: &Call) -> Outcome {
 async fn go_down(job: &Arc<Job>, vmid: u32, timeout: u64, force: bool) -> Result<(), Broken> {
     let core = &job.core;
     let node = job.upid.node.clone();
-    let honours = core.state().container(&node, vmid)?.runtime.as_ref().is_some_and(|running| running.honours_shutdown);
+    let honours = core
+        .state()
+        .container(&node, vmid)?
+        .runtime
+        .as_ref()
+        .is_some_and(|running| running.honours_shutdown);
     let limit = core.config.timing.wait(Duration::from_secs(timeout));
     let down = if honours {
         job.work(core.config.timing.durations.shutdown).await?;
         let patience = limit.max(PATIENCE);
-        core.guests.shutdown(vmid, patience).await.map_err(|error| Broken::Failed(format!("{error:#}")))?
+        core.guests
+            .shutdown(vmid, patience)
+            .await
+            .map_err(|error| Broken::Failed(format!("{error:#}")))?
     } else {
         job.pause(limit).await?;
         false
@@ -233,11 +339,15 @@ async fn go_down(job: &Arc<Job>, vmid: u32, timeout: u64, force: bool) -> Result
         return Ok(());
     }
     if force {
-        job.log(format!("command 'lxc-stop -n {vmid} --timeout {timeout}' failed: got timeout"));
+        job.log(format!(
+            "command 'lxc-stop -n {vmid} --timeout {timeout}' failed: got timeout"
+        ));
         kill(core, &node, vmid).await;
         return Ok(());
     }
-    job.log(format!("command 'lxc-stop -n {vmid} --nokill --timeout {timeout}' failed: exit code 1"));
+    job.log(format!(
+        "command 'lxc-stop -n {vmid} --nokill --timeout {timeout}' failed: exit code 1"
+    ));
     Err(Broken::Failed("container did not stop".to_owned()))
 }
 
@@ -247,13 +357,20 @@ pub(super) fn reboot(call: &Call) -> Outcome {
         return Err(Failure::die(format!("VM {vmid} not running")));
     }
     let timeout = call.number("timeout").unwrap_or(SHUTDOWN_TIMEOUT);
-    let upid = worker::spawn(&call.core, &call.who, &call.node, "vzreboot", &vmid.to_string(), move |job| async move {
-        {
-            let _lock = job.core.flock(vmid, FLOCK).await?;
-            go_down(&job, vmid, timeout, true).await?;
-        }
-        bring_up(&job, vmid).await
-    });
+    let upid = worker::spawn(
+        &call.core,
+        &call.who,
+        &call.node,
+        "vzreboot",
+        &vmid.to_string(),
+        move |job| async move {
+            {
+                let _lock = job.core.flock(vmid, FLOCK).await?;
+                go_down(&job, vmid, timeout, true).await?;
+            }
+            bring_up(&job, vmid).await
+        },
+    );
     Ok(Reply::data(upid.into()))
 }
 
@@ -275,10 +392,19 @@ pub(super) fn resume(call: &Call) -> Outcome {
 
 fn checkpoint(call: &Call, kind: &str, flags: &'static str) -> Outcome {
     let vmid = call.vmid();
-    let upid = worker::spawn(&call.core, &call.who, &call.node, kind, &vmid.to_string(), move |job| async move {
-        job.core.state().container(&job.upid.node, vmid)?;
-        job.log(format!("lxc-checkpoint: {vmid}: criu_version_ok: 767 Connection refused - execing criu failed, is it installed?"));
-        Err(Broken::Failed(format!("command 'lxc-checkpoint -n {vmid} {flags} -D /var/lib/vz/dump' failed: exit code 1")))
-    });
+    let upid = worker::spawn(
+        &call.core,
+        &call.who,
+        &call.node,
+        kind,
+        &vmid.to_string(),
+        move |job| async move {
+            job.core.state().container(&job.upid.node, vmid)?;
+            job.log(format!("lxc-checkpoint: {vmid}: criu_version_ok: 767 Connection refused - execing criu failed, is it installed?"));
+            Err(Broken::Failed(format!(
+                "command 'lxc-checkpoint -n {vmid} {flags} -D /var/lib/vz/dump' failed: exit code 1"
+            )))
+        },
+    );
     Ok(Reply::data(upid.into()))
 }
