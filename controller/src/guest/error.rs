@@ -23,10 +23,10 @@ pub enum GuestError {
         /// The holder as the lock file names it.
         holder: String,
     },
-    /// Proxmox did not open the console; nothing was done.
+    /// The console did not open, or there was no shell behind it: the container does not run. Nothing was done.
     #[error("the container's console could not be opened: {cause}")]
     Unreached {
-        /// Proxmox's answer.
+        /// What Proxmox said.
         cause: String,
     },
     /// The connection ended before the answer was complete.

@@ -57,12 +57,7 @@ pub(super) fn judge(seen: &[u8]) -> Verdict {
         .iter()
         .any(|line| line.contains("dtach terminating") || line.contains("is not running"))
     {
-        return Verdict::NoShell(
-            lines
-                .into_iter()
-                .find(|line| !line.trim().is_empty())
-                .unwrap_or_default(),
-        );
+        return Verdict::NoShell(last_words(seen));
     }
     match rest {
         // Cut in the middle of what could be either a redrawn line or a banner.
@@ -99,6 +94,16 @@ pub(super) fn give_up(verdict: &Verdict) -> &'static str {
         }
         _ => "a program is printing in it",
     }
+}
+
+/// What a session said that has ended before there was a shell.
+pub(super) fn last_words(seen: &[u8]) -> String {
+    let mut stream = Lines::new();
+    stream.push(seen);
+    stream.push(b"\n");
+    std::iter::from_fn(|| stream.next_line())
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_else(|| "the session ended at once".to_owned())
 }
 
 /// Ends as a root shell's prompt does, whatever stands before.

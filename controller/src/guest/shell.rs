@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::GuestError;
-use super::greeting::{AT_PROMPT, MARK, READY, Verdict, give_up, judge};
+use super::greeting::{AT_PROMPT, MARK, READY, Verdict, give_up, judge, last_words};
 use super::stream::Lines;
 use super::terminal::{Terminal, TerminalError};
 use super::wire::{
@@ -99,12 +99,7 @@ impl<T: Terminal> Shell<T> {
                     what: what.to_owned(),
                 });
             }
-            Verdict::NoShell(said) => {
-                return Err(GuestError::Lost {
-                    during: DURING,
-                    cause: said,
-                });
-            }
+            Verdict::NoShell(cause) => return Err(GuestError::Unreached { cause }),
             Verdict::Silent | Verdict::Unclear => {
                 let what = give_up(&verdict).to_owned();
                 return Err(GuestError::ConsoleBusy { what });
@@ -386,10 +381,8 @@ async fn greet<T: Terminal>(terminal: &mut T, timing: Timing) -> Result<Verdict,
             Err(_) => {}
             Ok(Ok(Some(bytes))) => seen.extend_from_slice(&bytes),
             Ok(Ok(None)) => {
-                return Err(GuestError::Lost {
-                    during: DURING,
-                    cause: "the session ended at once".to_owned(),
-                });
+                let cause = last_words(&seen);
+                return Err(GuestError::Unreached { cause });
             }
             Ok(Err(error)) => return Err(lost(DURING, &error)),
         }

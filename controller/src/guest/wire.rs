@@ -44,6 +44,7 @@ pub(super) const HELLO: [&str; 3] = [
 
 /// A line for the loop: it is evaluated only if it arrives with this length.
 pub(super) fn frame(body: &str) -> String {
+    debug_assert!(body.len() < 1000, "a terminal loses long lines");
     format!("x {} {body}\n", body.len())
 }
 

@@ -6,6 +6,7 @@ mod pty;
 mod reports;
 mod sessions;
 mod setup;
+mod simulated;
 mod units;
 
 use std::time::Duration;
