@@ -182,7 +182,14 @@ fn prepare_seam(seam: &Path, spec: &BootSpec, host: &HostFacts) -> Result<()> {
     if let Some(domain) = &spec.searchdomain {
         writeln!(resolver, "search {domain}")?;
     }
-    for server in &spec.nameservers {
+    // Without any in its configuration, a container gets the host's.
+    let inherited = ["10.0.0.1".to_owned()];
+    let servers = if spec.nameservers.is_empty() {
+        &inherited[..]
+    } else {
+        &spec.nameservers
+    };
+    for server in servers {
         writeln!(resolver, "nameserver {server}")?;
     }
     resolver.push_str("# --- END PVE ---\n");

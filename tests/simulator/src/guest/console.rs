@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::pty::OpenptFlags;
@@ -162,15 +163,18 @@ async fn write_keys(terminal: Arc<AsyncFd<OwnedFd>>, mut keys: mpsc::UnboundedRe
 
 /// Carries the program's output to the clients until it ends.
 async fn relay(terminal: &AsyncFd<OwnedFd>, mut child: Child, clients: &Clients) {
-    let mut over = false;
+    let mut over: Option<tokio::time::Instant> = None;
     loop {
         let chunk = tokio::select! {
             chunk = read(terminal) => chunk,
-            _ = child.wait(), if !over => { over = true; continue; }
+            _ = child.wait(), if over.is_none() => { over = Some(tokio::time::Instant::now()); continue; }
             // What it said last is still in the terminal; descendants that keep the terminal open don't keep the session.
-            () = tokio::time::sleep(std::time::Duration::from_millis(20)), if over => return,
+            () = tokio::time::sleep(Duration::from_millis(20)), if over.is_some() => return,
         };
         let Some(chunk) = chunk else { break };
+        if over.is_some_and(|at| at.elapsed() > Duration::from_millis(500)) {
+            return;
+        }
         // termproxy's own terminal turns the newline of the shell's terminal, `\r\n` by then, once more.
         let mut shown = Vec::with_capacity(chunk.len() + 8);
         for byte in chunk {
@@ -183,7 +187,7 @@ async fn relay(terminal: &AsyncFd<OwnedFd>, mut child: Child, clients: &Clients)
             seats.retain(|_, client| client.send(shown.clone()).is_ok());
         }
     }
-    if !over {
+    if over.is_none() {
         child.wait().await.ok();
     }
 }
@@ -223,18 +227,8 @@ pub(super) fn connect(mut client: Client, faults: Arc<Faults>) -> ConsoleSession
         let mut passed = 0;
         loop {
             tokio::select! {
-                chunk = client.output.recv() => {
-                    let Some(mut chunk) = chunk else { break };
-                    if let Some(delay) = faults.console_delay() {
-                        tokio::time::sleep(delay).await;
-                    }
-                    let cut = faults.console_cut(passed, chunk.len());
-                    passed += chunk.len();
-                    chunk.truncate(cut.unwrap_or(chunk.len()));
-                    if to_client.send(chunk).await.is_err() || cut.is_some() {
-                        break;
-                    }
-                }
+                // What a client sent before it left still counts.
+                biased;
                 sent = from_client.recv() => match sent {
                     Some(ConsoleInput::Data(bytes)) => {
                         let leaves = bytes.iter().position(|byte| *byte == DETACH);
@@ -253,6 +247,18 @@ pub(super) fn connect(mut client: Client, faults: Arc<Faults>) -> ConsoleSession
                     Some(ConsoleInput::Resize { cols, rows }) => client.session.resize(cols, rows),
                     None => break,
                 },
+                chunk = client.output.recv() => {
+                    let Some(mut chunk) = chunk else { break };
+                    if let Some(delay) = faults.console_delay() {
+                        tokio::time::sleep(delay).await;
+                    }
+                    let cut = faults.console_cut(passed, chunk.len());
+                    passed += chunk.len();
+                    chunk.truncate(cut.unwrap_or(chunk.len()));
+                    if to_client.send(chunk).await.is_err() || cut.is_some() {
+                        break;
+                    }
+                }
                 () = to_client.closed() => break,
             }
         }

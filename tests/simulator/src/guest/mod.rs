@@ -147,8 +147,9 @@ impl World {
         events: mpsc::UnboundedSender<GuestEvent>,
     ) -> Result<(Arc<dyn Guests>, GuestControl)> {
         confine::check().await?;
+        remove_leftovers();
         let folder = tempfile::Builder::new()
-            .prefix("proxmox-simulator-")
+            .prefix(&format!("{FOLDER}{}-", std::process::id()))
             .tempdir()
             .context("making a folder for guests")?;
         let roots = Roots::new(folder.path().join("roots"))?;
@@ -199,6 +200,25 @@ impl World {
             client
         };
         Ok(console::connect(client, self.shared.faults.clone()))
+    }
+}
+
+/// What the folders of guests are named like; the process's number follows.
+const FOLDER: &str = "proxmox-simulator-";
+
+/// Removes the folders of simulators that were killed before they could.
+fn remove_leftovers() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(FOLDER)
+            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+            std::fs::remove_dir_all(entry.path()).ok();
+        }
     }
 }
 
@@ -290,8 +310,16 @@ impl Guests for World {
     fn stop(&self) {
         self.proxy_task.abort();
         let guests: Vec<_> = self.shared.guests().drain().collect();
-        for (_, guest) in guests {
+        for (_, guest) in &guests {
             guest.kill();
+        }
+        // The kernel takes a moment; what still runs could write into folders that are being removed.
+        let gone = |guest: &Guest| !std::path::Path::new(&format!("/proc/{}", guest.init)).exists();
+        for _ in 0..100 {
+            if guests.iter().all(|(_, guest)| gone(guest)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(3));
         }
     }
 }

@@ -275,6 +275,7 @@ pub(super) async fn toolkit(guest: &Guest, call: &Call) -> i32 {
         }
         ["config", ..] => {
             let file = "/etc/nvidia-container-runtime/config.toml";
+            let mut text = guest.files.read(file).unwrap_or_default();
             for setting in args
                 .iter()
                 .filter(|arg| arg.contains('=') && !arg.starts_with("--"))
@@ -284,8 +285,9 @@ pub(super) async fn toolkit(guest: &Guest, call: &Call) -> i32 {
                     .trim_start_matches("--set=")
                     .split_once('=')
                     .unwrap_or((setting, ""));
-                guest.files.append(file, &format!("{key} = {value}\n")).ok();
+                text = set_in_toml(&text, key, value);
             }
+            guest.files.write(file, &text, 0o644).ok();
             0
         }
         ["--version" | "-v", ..] => {
@@ -299,5 +301,47 @@ pub(super) async fn toolkit(guest: &Guest, call: &Call) -> i32 {
             call.reply.err("nvidia-ctk: unknown command\n").await;
             1
         }
+    }
+}
+
+/// Sets `section.key` in a TOML text of plain sections.
+fn set_in_toml(text: &str, path: &str, value: &str) -> String {
+    let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
+    let header = format!("[{section}]");
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let start = match lines.iter().position(|line| *line == header) {
+        Some(at) => at + 1,
+        None if section.is_empty() => 0,
+        None => {
+            lines.push(header);
+            lines.len()
+        }
+    };
+    let end = lines[start..]
+        .iter()
+        .position(|line| line.starts_with('['))
+        .map_or(lines.len(), |at| start + at);
+    let line = format!("{key} = {value}");
+    let known = (start..end).find(|at| lines[*at].split('=').next().map(str::trim) == Some(key));
+    match known {
+        Some(at) => lines[at] = line,
+        None => lines.insert(end, line),
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_land_in_their_section_once() {
+        let once = set_in_toml("[a]\nx = 1\n[b]\ny = 2\n", "a.z", "true");
+        assert_eq!(once, "[a]\nx = 1\nz = true\n[b]\ny = 2\n");
+        assert_eq!(
+            set_in_toml(&once, "a.z", "false"),
+            "[a]\nx = 1\nz = false\n[b]\ny = 2\n"
+        );
+        assert_eq!(set_in_toml("", "c.k", "1"), "[c]\nk = 1\n");
     }
 }

@@ -128,6 +128,13 @@ async fn inline(guest: &Guest, call: &Call, code: &str) -> i32 {
                 version(guest, home(&call.program), module).unwrap_or_default()
             ))
             .await;
+    } else if code.contains("torch.cuda.is_available()") && code.contains("sys.exit") {
+        if super::nvidia::cuda_devices(guest) > 0 {
+            return 0;
+        }
+        let said = code.split('"').nth(1).unwrap_or_default();
+        call.reply.err(&format!("{said}\n")).await;
+        return 1;
     } else if code.contains("torch.cuda.is_available()") {
         call.reply
             .out(if super::nvidia::cuda_devices(guest) > 0 {

@@ -65,6 +65,12 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
                 .await;
             0
         }
+        "systemd-notify" => {
+            if let Some(invocation) = call.env.get("INVOCATION_ID") {
+                guest.units.notify(invocation);
+            }
+            0
+        }
         "logger" => {
             let text = args
                 .iter()
@@ -143,7 +149,6 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
         | "localectl"
         | "loginctl"
         | "systemd-tmpfiles"
-        | "systemd-notify"
         | "systemd-cat"
         | "swapoff"
         | "swapon"

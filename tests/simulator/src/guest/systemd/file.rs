@@ -100,8 +100,14 @@ pub(super) enum KillMode {
 
 /// A service as its unit file wants it.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of the unit file"
+)]
 pub(super) struct Service {
     pub(super) oneshot: bool,
+    /// The service says itself when it is up.
+    pub(super) notify: bool,
     /// The start waits for the program to be executed.
     pub(super) exec: bool,
     pub(super) start_pre: Vec<String>,
@@ -141,6 +147,7 @@ impl Service {
             .unwrap_or(5);
         Self {
             oneshot: kind == "oneshot",
+            notify: kind == "notify",
             exec: kind != "simple",
             start_pre: all("ExecStartPre"),
             start: all("ExecStart"),

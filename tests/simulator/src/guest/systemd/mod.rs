@@ -65,6 +65,8 @@ struct State {
     main_start: Option<SystemTime>,
     main_exit: Option<SystemTime>,
     invocation: String,
+    /// The service has said that it is up.
+    ready: bool,
 }
 
 impl Default for State {
@@ -82,6 +84,7 @@ impl Default for State {
             main_start: None,
             main_exit: None,
             invocation: String::new(),
+            ready: false,
         }
     }
 }
@@ -133,9 +136,9 @@ impl Units {
             .unwrap_or_default()
     }
 
-    /// `ActiveState` of a unit.
-    pub(super) fn is_active(&self, name: &str) -> bool {
-        is_builtin(name) || self.state(name).active == Active::Active
+    /// Whether a unit is on its way up.
+    pub(super) fn is_starting(&self, name: &str) -> bool {
+        self.state(name).active == Active::Activating
     }
 
     fn update(&self, name: &str, change: impl FnOnce(&mut State)) {
@@ -179,7 +182,7 @@ impl Units {
         entry.stop = CancellationToken::new();
         entry.state.send_modify(|state| {
             (state.active, state.sub, state.result) = (Active::Activating, "start", "success");
-            state.restarts = 0;
+            (state.restarts, state.main_start) = (0, None);
         });
         let running = service::Running {
             guest: guest.clone(),
@@ -189,6 +192,15 @@ impl Units {
         };
         tokio::spawn(running.supervise());
         true
+    }
+
+    /// A service says that it is up; told by the invocation in its environment.
+    pub(super) fn notify(&self, invocation: &str) {
+        let table = self.table();
+        let mut states = table.units.values().map(|entry| &entry.state);
+        if let Some(state) = states.find(|state| state.borrow().invocation == invocation) {
+            state.send_modify(|state| state.ready = true);
+        }
     }
 
     /// Asks a unit to stop and waits until it has.
@@ -244,7 +256,9 @@ impl Units {
 
     /// Lets go of all units: the guest is being killed.
     pub(super) fn abandon(&self) {
-        self.table().ended = true;
+        let mut table = self.table();
+        table.ended = true;
+        table.units.values().for_each(|entry| entry.stop.cancel());
     }
 
     fn ended(&self) -> bool {

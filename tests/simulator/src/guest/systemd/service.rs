@@ -160,6 +160,7 @@ impl Running {
         let invocation = hex::encode(rand::random::<[u8; 16]>());
         self.change(|state| {
             (state.active, state.sub) = (Active::Activating, "start-pre");
+            state.ready = false;
             state.invocation.clone_from(&invocation);
         });
         let environment = match self.environment(&invocation) {
@@ -246,7 +247,7 @@ impl Running {
         self.change(|state| {
             state.main_pid = pid;
             state.main_start = Some(begun);
-            if self.service.oneshot {
+            if self.service.oneshot || self.service.notify {
                 (state.active, state.sub) = (Active::Activating, "start");
             } else {
                 (state.active, state.sub) = (Active::Active, "running");
@@ -260,7 +261,22 @@ impl Running {
             .service
             .runtime_max
             .unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+        let mut ready = self.guest.units.watch(&self.name);
+        let readiness = async {
+            match ready.as_mut() {
+                Some(state) if self.service.notify => {
+                    state.wait_for(|state| state.ready).await.ok();
+                    self.change(|state| {
+                        (state.active, state.sub) = (Active::Active, "running");
+                        state.since_active = Some(SystemTime::now());
+                    });
+                    std::future::pending::<()>().await;
+                }
+                _ => std::future::pending().await,
+            }
+        };
         let end = tokio::select! {
+            () = readiness => End::Stopped(None),
             status = child.wait() => status.map_or(End::NoExec, End::Exited),
             () = self.stop.cancelled() => End::Stopped(self.bring_down(&mut child, process.as_ref(), environment).await),
             () = tokio::time::sleep(limit) => {

@@ -253,7 +253,7 @@ pub(super) async fn started(guest: &Arc<Guest>, name: &str, file: &UnitFile) -> 
     let failed = state.active == Active::Failed || state.sub == "auto-restart";
     !(failed
         && service.exec
-        && (service.oneshot || state.main_start.is_none() || state.status == 203))
+        && (service.oneshot || service.notify || state.main_start.is_none() || state.status == 203))
 }
 
 async fn install(

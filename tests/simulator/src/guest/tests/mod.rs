@@ -4,6 +4,7 @@ mod console;
 mod layers;
 mod scripts;
 mod servers;
+mod survival;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -31,7 +31,7 @@ async fn a_detached_run_outlives_its_console_and_is_seen_by_systemctl() {
 async fn a_process_set_apart_by_setsid_lives_on_and_a_halt_ends_it() {
     let lab = lab().await;
     lab.boot(900, "10.0.0.99", &[]).await;
-    lab.ok(900, "setsid sh -c 'while :; do date +%s%N > /root/beat; sleep 0.05; done' </dev/null >/dev/null 2>&1 &").await;
+    lab.ok(900, "setsid sh -c 'while :; do date +%s%N > /root/beat; sleep 0.05; done' </dev/null >/dev/null 2>&1 & sleep 0.2").await;
     let beat = || lab.control.read_file(900, "/root/beat").unwrap_or_default();
     tokio::time::sleep(Duration::from_millis(200)).await;
     let first = beat();
@@ -285,4 +285,29 @@ async fn a_guest_that_powers_itself_off_says_so() {
         Some(crate::guests::GuestEvent::PoweredOff { vmid: 900 })
     );
     assert!(lab.control.running().is_empty());
+}
+
+#[tokio::test]
+async fn docker_needs_nesting_and_says_so() {
+    let lab = lab().await;
+    lab.world
+        .create_root(
+            "lxc-disks:subvol-902-disk-0".to_owned(),
+            super::UBUNTU.to_owned(),
+        )
+        .await
+        .unwrap();
+    let mut without = spec("lxc-disks:subvol-902-disk-0", "10.0.0.102", &[]);
+    without.features = String::new();
+    lab.world.boot(902, without).await.unwrap();
+    lab.ok(902, "echo 'deb https://mirror/docker x stable' > /etc/apt/sources.list.d/docker.list; apt-get update -qq; apt-get install -qq -y docker-ce docker-ce-cli").await;
+    let (said, code) = lab.sh(902, "systemctl restart docker; docker info").await;
+    assert!(
+        code == 1
+            && said.contains("Job for docker.service failed")
+            && said.contains("Cannot connect to the Docker daemon"),
+        "{said}"
+    );
+    let journal = lab.control.journal(902, "docker").join("\n");
+    assert!(journal.contains("failed to start daemon"), "{journal}");
 }

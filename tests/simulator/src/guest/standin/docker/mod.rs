@@ -112,6 +112,9 @@ pub(super) async fn daemon(guest: &Arc<Guest>, call: &Call) -> i32 {
     call.reply
         .err("level=info msg=\"API listen on /run/docker.sock\"\n")
         .await;
+    if let Some(invocation) = call.env.get("INVOCATION_ID") {
+        guest.units.notify(invocation);
+    }
     std::future::pending().await
 }
 
@@ -180,9 +183,9 @@ pub(super) async fn client(guest: &Arc<Guest>, call: &Call) -> i32 {
         }
         _ => {}
     }
-    // A start job returns when systemd says so; the daemon itself may need a moment more.
-    for _ in 0..100 {
-        if guest.docker.running().up || !guest.units.is_active("docker.service") {
+    // The daemon's socket takes requests from the moment at which its unit is being started.
+    for _ in 0..200 {
+        if guest.docker.running().up || !guest.units.is_starting("docker.service") {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;

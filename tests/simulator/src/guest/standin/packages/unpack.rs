@@ -17,8 +17,13 @@ fn place(guest: &Guest, path: &str) {
 fn place_host_tool(guest: &Guest, name: &str) {
     let own = format!("/usr/bin/{name}");
     // an alternative (vim → /etc/alternatives/vim → …) leads through the machine's /etc, which no guest has
-    let real = std::fs::canonicalize(&own).ok().filter(|real| real.starts_with("/usr"));
-    let target = real.map_or_else(|| STAND_IN.to_owned(), |real| format!("/.host{}", real.display()));
+    let real = std::fs::canonicalize(&own)
+        .ok()
+        .filter(|real| real.starts_with("/usr"));
+    let target = real.map_or_else(
+        || STAND_IN.to_owned(),
+        |real| format!("/.host{}", real.display()),
+    );
     guest.files.link(&own, &target).ok();
 }
 
