@@ -49,6 +49,9 @@ impl Core {
                     .map(|(name, _)| name.clone())
                     .collect();
                 for name in own {
+                    if let Some(volume) = storage.volumes.get_mut(&name) {
+                        volume.busy = false;
+                    }
                     storage.destroy(&name).map_err(anyhow::Error::msg)?;
                     roots.push(format!("{id}:{name}"));
                 }
@@ -221,6 +224,33 @@ impl Simulator {
             .get_mut(leaf(volume))
             .with_context(|| format!("there is no volume {volume}"))?
             .busy = busy;
+        Ok(())
+    }
+
+    /// Somebody destroyed a snapshot with ZFS's own tool.
+    pub fn drop_volume_snapshot(&self, storage: &str, volume: &str, name: &str) -> Result<()> {
+        let mut state = self.core.state();
+        let storage = state
+            .storages
+            .get_mut(storage)
+            .with_context(|| format!("there is no storage {storage}"))?;
+        storage
+            .drop_snapshot(leaf(volume), name)
+            .map_err(anyhow::Error::msg)
+    }
+
+    /// Somebody changed a volume's size with the storage's own tool.
+    pub fn set_volume_size(&self, storage: &str, volume: &str, bytes: u64) -> Result<()> {
+        let mut state = self.core.state();
+        let storage = state
+            .storages
+            .get_mut(storage)
+            .with_context(|| format!("there is no storage {storage}"))?;
+        storage
+            .volumes
+            .get_mut(leaf(volume))
+            .with_context(|| format!("there is no volume {volume}"))?
+            .size = bytes;
         Ok(())
     }
 

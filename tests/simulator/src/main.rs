@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use proxmox_simulator::{
-    HostShape, Simulator, SimulatorConfig, Timing, guest::GuestSettings, schema::reduce,
+    HostShape, Simulator, SimulatorConfig, Timing, guest::{GuestSettings, GuestTiming}, schema::reduce,
 };
 
 #[derive(Parser)]
@@ -103,7 +103,11 @@ async fn run(command: Command) -> Result<()> {
                 Speed::Tenth => Timing::tenth_of_real(),
                 Speed::Real => Timing::real(),
             };
-            let guests = (!no_guests).then(GuestSettings::default);
+            let guest_timing = match speed {
+                Speed::Instant => GuestTiming::default(),
+                Speed::Tenth | Speed::Real => GuestTiming::tenth_of_real(),
+            };
+            let guests = (!no_guests).then(|| GuestSettings { timing: guest_timing });
             let simulator = Simulator::start(SimulatorConfig {
                 port,
                 timing,

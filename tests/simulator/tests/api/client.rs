@@ -16,6 +16,19 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
+impl Answer {
+    async fn of(response: Response) -> Self {
+        let (status, reason) = (response.status().as_u16(), reason(&response));
+        let text = response.text().await.unwrap();
+        Self {
+            status,
+            reason,
+            body: serde_json::from_str(&text).unwrap_or(Value::Null),
+            text,
+        }
+    }
+}
+
 /// Somebody who calls.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -62,6 +75,26 @@ impl Client {
         self
     }
 
+    pub(crate) fn without_header(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// Sends a body as it stands.
+    pub(crate) async fn raw(&self, method: &str, path: &str, body: &str) -> Answer {
+        let mut request = self
+            .http
+            .request(
+                Method::from_bytes(method.as_bytes()).unwrap(),
+                format!("{}{path}", self.url),
+            )
+            .body(body.to_owned());
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        Answer::of(request.send().await.unwrap()).await
+    }
+
     pub(crate) fn token(simulator: &Simulator, token: &Credentials) -> Self {
         Self::anonymous(simulator).with_header(
             "Authorization",
@@ -89,15 +122,7 @@ impl Client {
     }
 
     pub(crate) async fn call(&self, method: &str, path: &str, form: &[(&str, &str)]) -> Answer {
-        let response = self.try_call(method, path, form).await.unwrap();
-        let (status, reason) = (response.status().as_u16(), reason(&response));
-        let text = response.text().await.unwrap();
-        Answer {
-            status,
-            reason,
-            body: serde_json::from_str(&text).unwrap_or(Value::Null),
-            text,
-        }
+        Answer::of(self.try_call(method, path, form).await.unwrap()).await
     }
 
     pub(crate) async fn try_call(

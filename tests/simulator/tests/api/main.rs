@@ -13,5 +13,7 @@ mod config;
 mod console;
 mod http;
 mod power;
+mod replay;
 mod snapshots;
+mod storages;
 mod trouble;

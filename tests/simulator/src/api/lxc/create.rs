@@ -6,7 +6,9 @@ use super::{
     super::Call,
     config::store,
     keys::{self, Change, config_params},
-    power, root, systemd_warning,
+    root,
+    start::{self, Locks},
+    systemd_warning,
 };
 use crate::{
     config::TemplateShape,
@@ -71,7 +73,7 @@ pub(super) async fn create(call: Call) -> Outcome {
             drop(lock);
             done?;
             if start {
-                power::spawn_start(&job.core, &who, &job.upid.node, vmid);
+                start::spawn(&job.core, &who, &job.upid.node, vmid, Locks::Heeded);
             }
             Ok(())
         },

@@ -9,6 +9,7 @@ mod disk;
 mod keys;
 mod power;
 mod snapshot;
+mod start;
 mod template;
 
 use futures::future::{BoxFuture, FutureExt};
@@ -154,7 +155,7 @@ fn interfaces(call: &Call) -> Outcome {
     let nets = {
         let state = call.core.state();
         match state.container(&call.node, call.vmid()) {
-            Ok(container) if container.is_running() => power::nets(container),
+            Ok(container) if container.is_running() => start::nets(container),
             _ => return Ok(Reply::null()),
         }
     };

@@ -4,17 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 
-use super::{super::Call, apply, config::FLOCK, keys, root, root_volume, systemd_warning};
+use super::{
+    super::Call,
+    apply,
+    config::FLOCK,
+    start::{self, Locks},
+};
 use crate::{
-    auth::access::Identity,
     core::Core,
-    guests::{BootSpec, DeviceSpec, NetSpec},
-    model::{
-        Container, Runtime, now,
-        volume::{self, Mount, numbered},
-    },
+    model::Container,
     reply::{Failure, Outcome, Reply},
-    schema::MountSpec,
     worker::{self, Broken, Job},
 };
 
@@ -57,179 +56,14 @@ pub(super) fn start(call: &Call) -> Outcome {
     if running(call) {
         return Err(Failure::die(format!("CT {} already running", call.vmid())));
     }
+    let locks = if call.flag("skiplock") {
+        Locks::Ignored
+    } else {
+        Locks::Heeded
+    };
     Ok(Reply::data(
-        spawn_start(&call.core, &call.who, &call.node, call.vmid()).into(),
+        start::spawn(&call.core, &call.who, &call.node, call.vmid(), locks).into(),
     ))
-}
-
-/// Begins a task that starts a container.
-pub(super) fn spawn_start(core: &Arc<Core>, who: &Identity, node: &str, vmid: u32) -> String {
-    worker::spawn(
-        core,
-        who,
-        node,
-        "vzstart",
-        &vmid.to_string(),
-        move |job| async move { bring_up(&job, vmid).await },
-    )
-}
-
-async fn bring_up(job: &Arc<Job>, vmid: u32) -> Result<(), Broken> {
-    let core = &job.core;
-    let node = &job.upid.node;
-    core.state().container(node, vmid)?;
-    let _lock = core.flock(vmid, FLOCK).await?;
-    let (spec, warning) = {
-        let mut state = core.state();
-        let container = state.container(node, vmid)?;
-        if container.is_running() {
-            return Err(Broken::Failed(format!("CT {vmid} already running")));
-        }
-        if container.file.is_template() {
-            return Err(Broken::Failed(
-                "you can't start a CT if it's a template".to_owned(),
-            ));
-        }
-        if container.file.lock() != Some("mounted") {
-            container.check_lock()?;
-        }
-        apply::pending(&mut state, node, vmid);
-        let container = state.container(node, vmid)?;
-        keys::generated_problem(&state, node, &container.file.main)?;
-        if let Some((storage, _)) = root_volume(container).filter(|(storage, _)| {
-            !state
-                .storages
-                .get(storage)
-                .is_some_and(|storage| storage.online)
-        }) {
-            return Err(Broken::Failed(format!("storage '{storage}' is not online")));
-        }
-        (
-            boot_spec(vmid, container),
-            systemd_warning(&state, container),
-        )
-    };
-    if let Some(text) = warning {
-        job.warn(&text);
-    }
-    job.work(core.config.timing.durations.start).await?;
-    if !directories_exist(job, vmid)? {
-        job.log("run_buffer: 571 Script exited with status 2");
-        job.log(format!(
-            "lxc_init: 845 Failed to run lxc.hook.pre-start for container \"{vmid}\""
-        ));
-        job.log(format!(
-            "__lxc_start: 2039 Failed to initialize container \"{vmid}\""
-        ));
-        return Err(Broken::Failed(format!(
-            "startup for container '{vmid}' failed"
-        )));
-    }
-    let pid = match core.guests.boot(vmid, spec).await {
-        Ok(pid) => pid,
-        Err(error) => {
-            job.log(format!("lxc_init: 845 {error:#}"));
-            job.log(format!(
-                "__lxc_start: 2039 Failed to initialize container \"{vmid}\""
-            ));
-            return Err(Broken::Failed(format!(
-                "startup for container '{vmid}' failed"
-            )));
-        }
-    };
-    let mut state = core.state();
-    let container = state.container_mut(node, vmid)?;
-    container.runtime = Some(Runtime {
-        pid,
-        started: now(),
-        honours_shutdown: true,
-    });
-    Ok(())
-}
-
-/// Whether the node has what the container binds; the pre-start hook fails else.
-fn directories_exist(job: &Job, vmid: u32) -> Result<bool, String> {
-    let state = job.core.state();
-    let container = state.container(&job.upid.node, vmid)?;
-    let known = state
-        .nodes
-        .get(&job.upid.node)
-        .map(|node| node.shape.directories.as_slice())
-        .unwrap_or_default();
-    let bound = |mount: &Mount| match &mount.spec {
-        MountSpec::Bind(path) => known.iter().any(|directory| directory == path),
-        _ => true,
-    };
-    Ok(volume::mounts(&container.file.main).iter().all(bound))
-}
-
-/// The networks of a container.
-pub(super) fn nets(container: &Container) -> Vec<NetSpec> {
-    let values = container
-        .file
-        .main
-        .keys
-        .iter()
-        .filter(|(key, _)| numbered(key, "net"))
-        .map(|(_, value)| keys::pairs(value));
-    values
-        .map(|mut parts| NetSpec {
-            name: parts.remove("name").unwrap_or_default(),
-            bridge: parts.remove("bridge").unwrap_or_default(),
-            hwaddr: parts.remove("hwaddr").unwrap_or_default(),
-            ip: parts.remove("ip"),
-            gateway: parts.remove("gw"),
-        })
-        .collect()
-}
-
-fn boot_spec(vmid: u32, container: &Container) -> BootSpec {
-    let main = &container.file.main;
-    let text = |key: &str| main.get(key).unwrap_or_default().to_owned();
-    let device = |value: &String| {
-        let parts = keys::pairs(value);
-        let number = |key: &str, radix: u32, default: u32| {
-            parts
-                .get(key)
-                .and_then(|text| u32::from_str_radix(text, radix).ok())
-                .unwrap_or(default)
-        };
-        DeviceSpec {
-            path: keys::device_path(value).to_owned(),
-            mode: number("mode", 8, 0o660),
-            uid: number("uid", 10, 0),
-            gid: number("gid", 10, 0),
-        }
-    };
-    BootSpec {
-        volume: root_volume(container)
-            .map(|(storage, name)| root(&storage, &name))
-            .unwrap_or_default(),
-        hostname: main
-            .get("hostname")
-            .map_or_else(|| format!("CT{vmid}"), str::to_owned),
-        os_type: text("ostype"),
-        unprivileged: main.get("unprivileged") == Some("1"),
-        features: text("features"),
-        nets: nets(container),
-        devices: main
-            .keys
-            .iter()
-            .filter(|(key, _)| numbered(key, "dev"))
-            .map(|(_, value)| device(value))
-            .collect(),
-        nameservers: text("nameserver")
-            .split(' ')
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect(),
-        searchdomain: main.get("searchdomain").map(str::to_owned),
-        cores: main.get("cores").and_then(|text| text.parse().ok()),
-        memory_mib: main
-            .get("memory")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(512),
-    }
 }
 
 pub(super) fn stop(call: &Call) -> Outcome {
@@ -368,7 +202,7 @@ pub(super) fn reboot(call: &Call) -> Outcome {
                 let _lock = job.core.flock(vmid, FLOCK).await?;
                 go_down(&job, vmid, timeout, true).await?;
             }
-            bring_up(&job, vmid).await
+            start::bring_up(&job, vmid, Locks::Ignored).await
         },
     );
     Ok(Reply::data(upid.into()))

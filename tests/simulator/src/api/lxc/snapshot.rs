@@ -8,6 +8,7 @@ use super::{
     super::Call,
     config::{FLOCK, printed},
     power, root,
+    start::{self, Locks},
 };
 use crate::{
     core::Core,
@@ -318,7 +319,7 @@ pub(super) fn rollback(call: &Call) -> Outcome {
         move |job| async move {
             go_back(&job, vmid, &name).await?;
             if start {
-                power::spawn_start(&job.core, &who, &job.upid.node, vmid);
+                start::spawn(&job.core, &who, &job.upid.node, vmid, Locks::Heeded);
             }
             Ok(())
         },
