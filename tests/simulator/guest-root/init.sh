@@ -4,7 +4,9 @@
 mount -t proc proc /proc || exit 1
 if [ -d /proc/driver ]; then mount --bind /.seam/driver /proc/driver || exit 1; fi
 hostname=$(</.seam/hostname)
-printf '%s' "$hostname" >/proc/sys/kernel/hostname
+# The system call, since the file in /proc is the machine's root's alone; not every machine has the command.
+if [ -x /.host/usr/bin/hostname ]; then /.host/usr/bin/hostname "$hostname" 2>/dev/null; fi
+[ "$(</proc/sys/kernel/hostname)" = "$hostname" ] || printf '%s' "$hostname" 2>/dev/null >/proc/sys/kernel/hostname
 printf '%s\n' "$hostname" >/etc/hostname
 cat /.seam/hosts >/etc/hosts
 rm -f /etc/resolv.conf

@@ -1,5 +1,6 @@
 #!/bin/bash
 # What getty and login show on a container's tty. Passwords belong to real containers; here none is right.
+# shellcheck source=/dev/null
 . /etc/os-release
 tty=${CONSOLE_TTY:-tty1}
 while :; do
