@@ -44,22 +44,18 @@ pub(crate) trait Guests: Send + Sync + 'static {
 pub(crate) struct BootSpec {
     pub(crate) volume: String,
     pub(crate) hostname: String,
-    pub(crate) os_type: String,
     pub(crate) unprivileged: bool,
     pub(crate) features: String,
     pub(crate) nets: Vec<NetSpec>,
     pub(crate) devices: Vec<DeviceSpec>,
     pub(crate) nameservers: Vec<String>,
     pub(crate) searchdomain: Option<String>,
-    pub(crate) cores: Option<u32>,
-    pub(crate) memory_mib: u64,
 }
 
 /// One network interface of a container.
 #[derive(Debug, Clone)]
 pub(crate) struct NetSpec {
     pub(crate) name: String,
-    pub(crate) bridge: String,
     pub(crate) hwaddr: String,
     /// `10.0.0.150/24` or `dhcp`.
     pub(crate) ip: Option<String>,
@@ -70,9 +66,6 @@ pub(crate) struct NetSpec {
 #[derive(Debug, Clone)]
 pub(crate) struct DeviceSpec {
     pub(crate) path: String,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
 }
 
 /// An interface as seen inside.

@@ -7,7 +7,9 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use proxmox_simulator::{
-    HostShape, Simulator, SimulatorConfig, Timing, guest::{GuestSettings, GuestTiming}, schema::reduce,
+    HostShape, Simulator, SimulatorConfig, Timing,
+    guest::{GuestSettings, GuestTiming},
+    schema::reduce,
 };
 
 #[derive(Parser)]
@@ -107,7 +109,9 @@ async fn run(command: Command) -> Result<()> {
                 Speed::Instant => GuestTiming::default(),
                 Speed::Tenth | Speed::Real => GuestTiming::tenth_of_real(),
             };
-            let guests = (!no_guests).then(|| GuestSettings { timing: guest_timing });
+            let guests = (!no_guests).then_some(GuestSettings {
+                timing: guest_timing,
+            });
             let simulator = Simulator::start(SimulatorConfig {
                 port,
                 timing,

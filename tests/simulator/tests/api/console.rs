@@ -35,7 +35,9 @@ async fn connect(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let escaped: String = ticket.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let escaped = ticket
+        .bytes()
+        .fold(String::new(), |text, byte| format!("{text}%{byte:02X}"));
     let port = proxy["port"].as_str().unwrap();
     let url = format!(
         "wss://127.0.0.1:{}/api2/json/nodes/pve/lxc/{vmid}/vncwebsocket?port={port}&vncticket={escaped}",

@@ -17,8 +17,8 @@ use serde_json::Value;
 
 use super::client::{Answer, Client};
 
-/// At least so many of a hundred match.
-const WANTED: usize = 95;
+/// So many of the committed exchanges match; it may only grow.
+const MATCHING: usize = 1014;
 
 /// What differs on purpose: file, the title's beginning, why.
 const DIFFERENT: [(&str, &str, &str); 12] = [
@@ -257,7 +257,7 @@ impl Replay {
             ("b7-destroy.json", "destroy when the dataset is busy (a process sits in it)") => {
                 simulator
                     .set_busy("lxc-disks", "subvol-130-disk-0", true)
-                    .unwrap()
+                    .unwrap();
             }
             _ => {}
         }
@@ -439,7 +439,6 @@ fn difference(exchange: &Exchange, answer: &Answer) -> Option<String> {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "the figure is what one runs this for")]
 async fn recorded_exchanges_are_answered_alike() {
     let folder = std::env::var_os("PHOENIX_RECORDINGS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("recordings"),
@@ -481,5 +480,10 @@ async fn recorded_exchanges_are_answered_alike() {
     }
     println!("{alike} of {all} recorded exchanges match");
     assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
-    assert!(alike * 100 >= all * WANTED, "{alike} of {all}");
+    if std::env::var_os("PHOENIX_RECORDINGS").is_none() {
+        assert!(
+            alike >= MATCHING,
+            "{alike} of {all} match, {MATCHING} did before"
+        );
+    }
 }

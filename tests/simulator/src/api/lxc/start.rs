@@ -148,7 +148,6 @@ pub(super) fn nets(container: &Container) -> Vec<NetSpec> {
     values
         .map(|mut parts| NetSpec {
             name: parts.remove("name").unwrap_or_default(),
-            bridge: parts.remove("bridge").unwrap_or_default(),
             hwaddr: parts.remove("hwaddr").unwrap_or_default(),
             ip: parts.remove("ip"),
             gateway: parts.remove("gw"),
@@ -159,21 +158,6 @@ pub(super) fn nets(container: &Container) -> Vec<NetSpec> {
 fn boot_spec(vmid: u32, container: &Container) -> BootSpec {
     let main = &container.file.main;
     let text = |key: &str| main.get(key).unwrap_or_default().to_owned();
-    let device = |value: &String| {
-        let parts = keys::pairs(value);
-        let number = |key: &str, radix: u32, default: u32| {
-            parts
-                .get(key)
-                .and_then(|text| u32::from_str_radix(text, radix).ok())
-                .unwrap_or(default)
-        };
-        DeviceSpec {
-            path: keys::device_path(value).to_owned(),
-            mode: number("mode", 8, 0o660),
-            uid: number("uid", 10, 0),
-            gid: number("gid", 10, 0),
-        }
-    };
     BootSpec {
         volume: root_volume(container)
             .map(|(storage, name)| root(&storage, &name))
@@ -181,7 +165,6 @@ fn boot_spec(vmid: u32, container: &Container) -> BootSpec {
         hostname: main
             .get("hostname")
             .map_or_else(|| format!("CT{vmid}"), str::to_owned),
-        os_type: text("ostype"),
         unprivileged: main.get("unprivileged") == Some("1"),
         features: text("features"),
         nets: nets(container),
@@ -189,7 +172,9 @@ fn boot_spec(vmid: u32, container: &Container) -> BootSpec {
             .keys
             .iter()
             .filter(|(key, _)| numbered(key, "dev"))
-            .map(|(_, value)| device(value))
+            .map(|(_, value)| DeviceSpec {
+                path: keys::device_path(value).to_owned(),
+            })
             .collect(),
         nameservers: text("nameserver")
             .split(' ')
@@ -197,10 +182,5 @@ fn boot_spec(vmid: u32, container: &Container) -> BootSpec {
             .map(str::to_owned)
             .collect(),
         searchdomain: main.get("searchdomain").map(str::to_owned),
-        cores: main.get("cores").and_then(|text| text.parse().ok()),
-        memory_mib: main
-            .get("memory")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(512),
     }
 }

@@ -58,12 +58,10 @@ pub(super) fn spec(volume: &str, ip: &str, devices: &[&str]) -> BootSpec {
     BootSpec {
         volume: volume.to_owned(),
         hostname: "ct".to_owned(),
-        os_type: "ubuntu".to_owned(),
         unprivileged: true,
         features: "nesting=1".to_owned(),
         nets: vec![NetSpec {
             name: "eth0".to_owned(),
-            bridge: "vmbr0".to_owned(),
             hwaddr: "BC:24:11:00:00:01".to_owned(),
             ip: Some(format!("{ip}/24")),
             gateway: Some("10.0.0.1".to_owned()),
@@ -72,15 +70,10 @@ pub(super) fn spec(volume: &str, ip: &str, devices: &[&str]) -> BootSpec {
             .iter()
             .map(|path| DeviceSpec {
                 path: (*path).to_owned(),
-                mode: 0o666,
-                uid: 0,
-                gid: 0,
             })
             .collect(),
         nameservers: vec!["10.0.0.1".to_owned()],
         searchdomain: None,
-        cores: Some(2),
-        memory_mib: 2048,
     }
 }
 
