@@ -441,7 +441,7 @@ fn difference(exchange: &Exchange, answer: &Answer) -> Option<String> {
 #[tokio::test]
 async fn recorded_exchanges_are_answered_alike() {
     let folder = std::env::var_os("PHOENIX_RECORDINGS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("recordings"),
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("recordings/pve"),
         PathBuf::from,
     );
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
