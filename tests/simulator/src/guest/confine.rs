@@ -42,8 +42,10 @@ pub(super) async fn check() -> Result<()> {
             );
         }
     }
+    // What a guest needs most is tried at once: namespaces, a file system in memory, a /proc of its own.
     let tried = unshare()
-        .args(["--", "true"])
+        .args(["--", "sh", "-c"])
+        .arg("mount -t tmpfs tmpfs /mnt && mount -t proc proc /proc")
         .stdin(Stdio::null())
         .output()
         .await

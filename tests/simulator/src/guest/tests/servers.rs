@@ -42,6 +42,18 @@ fn proxy(lab: &Lab) -> String {
 
 /// One request through the proxy's HTTP side; status and body, or the proxy's own refusal as 502.
 async fn http(lab: &Lab, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    let (head, body) = exchange_http(lab, method, path, headers, body).await;
+    (head[0].split(' ').nth(1).unwrap().parse().unwrap(), body)
+}
+
+/// One request through the proxy; the lines of the head, and the body.
+async fn exchange_http(
+    lab: &Lab,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (Vec<String>, String) {
     let mut stream = TcpStream::connect(proxy(lab)).await.unwrap();
     let request = format!(
         "{method} http://10.0.0.150:8000{path} HTTP/1.1\r\nHost: 10.0.0.150:8000\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
@@ -51,10 +63,7 @@ async fn http(lab: &Lab, method: &str, path: &str, headers: &str, body: &str) ->
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (
-        head.split(' ').nth(1).unwrap().parse().unwrap(),
-        body.to_owned(),
-    )
+    (head.lines().map(str::to_owned).collect(), body.to_owned())
 }
 
 /// The code with which SOCKS5 answers a connection to an address.
@@ -268,4 +277,88 @@ async fn portainer_answers_over_its_own_certificate_and_returns_with_its_contain
         .unwrap();
     lab.ok(910, "for _ in $(seq 50); do curl -fsk -o /dev/null https://127.0.0.1:9443/api/system/status && exit 0; sleep 0.1; done; exit 1").await;
     assert_eq!(lab.ok(910, "docker ps --format '{{.Names}} {{.State}}'; docker inspect -f '{{.State.Running}}' portainer").await, "portainer running\ntrue\n");
+}
+
+/// The same keys and kinds of values, whatever the values are.
+fn same_shape(ours: &Value, recorded: &Value, at: &str) {
+    match (ours, recorded) {
+        (Value::Object(ours), Value::Object(recorded)) => {
+            let names =
+                |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(ours), names(recorded), "{at}");
+            ours.iter().for_each(|(name, value)| {
+                same_shape(value, &recorded[name], &format!("{at}.{name}"));
+            });
+        }
+        (Value::Array(ours), Value::Array(recorded)) => {
+            assert_eq!(ours.len(), recorded.len(), "{at}");
+            ours.iter()
+                .zip(recorded)
+                .for_each(|(ours, recorded)| same_shape(ours, recorded, at));
+        }
+        _ => assert_eq!(
+            std::mem::discriminant(ours),
+            std::mem::discriminant(recorded),
+            "{at}: {ours} or {recorded}"
+        ),
+    }
+}
+
+#[tokio::test]
+async fn answers_are_those_that_a_real_server_was_recorded_to_give() {
+    let lab = with_vllm("org/model --served-model-name=tiny --max-model-len=512").await;
+    lab.ok(950, "systemctl start vllm").await;
+    until_status(&lab, "/health", 200).await;
+    let recorded: Vec<Value> =
+        serde_json::from_str(include_str!("../../../recordings/vllm-running.json")).unwrap();
+    assert!(recorded.len() > 15);
+    for exchange in &recorded {
+        let text = |key: &str| exchange[key].as_str().unwrap_or_default();
+        let (head, body) = exchange_http(
+            &lab,
+            text("method"),
+            text("path"),
+            "Content-Type: application/json\r\n",
+            text("request"),
+        )
+        .await;
+        let name = text("name");
+        assert_eq!(
+            head[0].split(' ').nth(1),
+            Some(exchange["status"].to_string().as_str()),
+            "{name}"
+        );
+        for header in exchange["headers"].as_array().unwrap() {
+            let wanted = format!(
+                "{}: {}",
+                header[0].as_str().unwrap(),
+                header[1].as_str().unwrap()
+            );
+            assert!(head.contains(&wanted), "{name}: {wanted}: {head:?}");
+        }
+        match (
+            serde_json::from_str::<Value>(text("body")),
+            exchange["status"].as_u64(),
+        ) {
+            (Ok(recorded), Some(200)) => {
+                same_shape(&serde_json::from_str(&body).unwrap(), &recorded, name);
+            }
+            (Ok(recorded), _) => assert_eq!(
+                serde_json::from_str::<Value>(&body).unwrap(),
+                recorded,
+                "{name}"
+            ),
+            (Err(_), _) => {
+                let events = |text: &str| {
+                    text.lines()
+                        .filter_map(|line| line.strip_prefix("data: "))
+                        .map(str::to_owned)
+                        .collect::<Vec<_>>()
+                };
+                let (ours, recorded) = (events(&body), events(text("body")));
+                assert_eq!(ours.len(), recorded.len(), "{name}");
+                assert_eq!(ours.last(), recorded.last(), "{name}");
+            }
+        }
+    }
 }

@@ -123,8 +123,15 @@ fn models(engine: &Engine) -> Value {
 
 fn generate(engine: &Engine, path: &str, body: &[u8]) -> Answer {
     let Ok(asked) = serde_json::from_slice::<Value>(body) else {
-        let message = "1 validation error:\n  {'type': 'json_invalid', 'loc': 'body.1', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {'error': 'Expecting value'}}";
-        return error(400, "Bad Request", Some("body.1"), message);
+        let expected = if body.first() == Some(&b'{') {
+            "property name enclosed in double quotes"
+        } else {
+            "value"
+        };
+        let message = format!(
+            "1 validation error:\n  {{'type': 'json_invalid', 'loc': 'body.1', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {{'error': 'Expecting {expected}'}}}}"
+        );
+        return error(400, "Bad Request", Some("body.1"), &message);
     };
     let model = match asked["model"].as_str() {
         Some(model) if !engine.served.iter().any(|name| name == model) => {
