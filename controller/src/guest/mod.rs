@@ -32,7 +32,7 @@ pub use error::GuestError;
 pub use facts::{GpuFact, GuestFacts, GuestState, InitState, SetupPhase, SetupState, VllmUnit};
 pub use op::{GuestKey, GuestOp, SetupRun};
 pub use terminal::{Terminal, TerminalError};
-pub use visit::visit;
+pub use visit::Session;
 pub use vllm::{VllmFiles, VllmInput, render_vllm};
 
 use script::{Place, Script};
@@ -46,7 +46,7 @@ const SLICE: Duration = Duration::from_secs(25);
 /// Carries out an operation over a terminal that shows a container's console, and looks at the guest afterwards.
 ///
 /// May be cancelled anywhere: what it leaves on the console then is our loop, which the next connection finds and uses, or, in the
-/// moment before there is one, a shell at its prompt ([`run_alone`]). All operations may be repeated after any error.
+/// moment before there is one, a shell at its prompt ([`Session::open`] can take that over). All operations may be repeated after any error.
 pub async fn run(
     terminal: impl Terminal,
     key: &GuestKey,
@@ -54,17 +54,6 @@ pub async fn run(
 ) -> Result<GuestFacts, GuestError> {
     let place = Place { root: "", key };
     run_in(terminal, place, op, Company::Unknown, Timing::PRODUCTION).await
-}
-
-/// As [`run`], for a caller who has just seen that nobody else has this container's console open: then a shell that was
-/// left at its prompt, by an operator that was killed as it connected or by a human who went away, is taken over.
-pub async fn run_alone(
-    terminal: impl Terminal,
-    key: &GuestKey,
-    op: &GuestOp,
-) -> Result<GuestFacts, GuestError> {
-    let place = Place { root: "", key };
-    run_in(terminal, place, op, Company::Nobody, Timing::PRODUCTION).await
 }
 
 async fn run_in(

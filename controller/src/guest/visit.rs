@@ -11,23 +11,52 @@ use proxmox_client::{Client, Console};
 use super::error::GuestError;
 use super::facts::GuestFacts;
 use super::op::{GuestKey, GuestOp};
-use super::{run, run_alone};
+use super::script::Place;
+use super::shell::{Company, Shell, Timing};
+use super::work;
 
 /// How long Proxmox may take to notice that the connection just closed is gone.
 const FAREWELL: u32 = 10;
 
-/// Opens the console and carries out the operation.
-pub async fn visit(
-    client: &Client,
-    node: &str,
-    key: &GuestKey,
-    op: &GuestOp,
-) -> Result<GuestFacts, GuestError> {
-    match run(open(client, node, key).await?, key, op).await {
-        Err(GuestError::ConsoleBusy { .. }) if is_alone(client, node, key.vmid).await => {
-            run_alone(open(client, node, key).await?, key, op).await
-        }
-        outcome => outcome,
+/// A container's console, made ours, for one operation after the other.
+///
+/// Dropped without [`Session::close`] it leaves our loop on the console, which the next session finds and uses.
+pub struct Session {
+    shell: Shell<Console>,
+    key: GuestKey,
+}
+
+impl Session {
+    /// Opens the console and makes it ours, or touches nothing.
+    pub async fn open(client: &Client, node: &str, key: &GuestKey) -> Result<Self, GuestError> {
+        let attach = async |company| {
+            let console = open(client, node, key).await?;
+            Shell::open(console, company, Timing::PRODUCTION).await
+        };
+        let shell = match attach(Company::Unknown).await {
+            Err(GuestError::ConsoleBusy { .. }) if is_alone(client, node, key.vmid).await => {
+                attach(Company::Nobody).await?
+            }
+            outcome => outcome?,
+        };
+        Ok(Self {
+            shell,
+            key: key.clone(),
+        })
+    }
+
+    /// Carries out an operation and looks at the guest afterwards. After an error the session is of no use any more.
+    pub async fn run(&mut self, op: &GuestOp) -> Result<GuestFacts, GuestError> {
+        let place = Place {
+            root: "",
+            key: &self.key,
+        };
+        work(&mut self.shell, place, op).await
+    }
+
+    /// Ends the shell, so that the console is everybody's again.
+    pub async fn close(self) {
+        self.shell.close().await;
     }
 }
 

@@ -22,10 +22,12 @@ else
   mv "$new" "$SETUP" || die "cannot write $SETUP"
 fi
 
+patience=100
 if has_systemd && have systemd-run; then
   systemctl reset-failed phoenix-setup.service >/dev/null 2>&1
+  # A refusal may only say that the unit is there already: started by a connection that broke before the run had begun.
   said=$(limited 30 systemd-run --unit=phoenix-setup --description='Phoenix setup' --collect --quiet \
-    --property=OOMPolicy=continue -- /bin/sh "$SETUP/runner" "$SETUP" 2>&1)
+    --property=OOMPolicy=continue -- /bin/sh "$SETUP/runner" "$SETUP" 2>&1) || patience=20
 elif have setsid; then
   setsid /bin/sh "$SETUP/runner" "$SETUP" </dev/null >/dev/null 2>&1 &
 else
@@ -34,6 +36,6 @@ fi
 tries=0
 while [ ! -f "$SETUP/started" ]; do
   tries=$((tries + 1))
-  if [ $tries -gt 100 ]; then die "the setup run did not begin: $said"; fi
+  if [ $tries -gt $patience ]; then die "the setup run did not begin: $said"; fi
   sleep 0.1 2>/dev/null || sleep 1
 done

@@ -20,9 +20,9 @@ use super::terminal::Terminal;
 
 /// Impatient enough for tests, patient enough for a machine that is busy.
 const TIMING: Timing = Timing {
-    patience: Duration::from_secs(3),
+    patience: Duration::from_secs(4),
     settle: Duration::from_millis(60),
-    resend: Duration::from_millis(1500),
+    resend: Duration::from_millis(800),
     answer: Duration::from_secs(20),
 };
 

@@ -255,7 +255,7 @@ async fn a_program_is_left_alone_even_where_nobody_is_at_it() {
 
 #[tokio::test]
 async fn a_running_program_is_left_alone() {
-    for shell in shells() {
+    let tried = shells().into_iter().map(async |shell| {
         let guest = Guest::new(&shell);
         let mut human = guest.attach();
         human.look().await;
@@ -266,7 +266,8 @@ async fn a_running_program_is_left_alone() {
             matches!(error, GuestError::ConsoleBusy { .. }),
             "{shell:?}: {error}"
         );
-    }
+    });
+    futures::future::join_all(tried).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::{key, setup};
 use crate::guest::facts::SetupPhase;
 use crate::guest::op::{GuestOp, SetupRun};
 use crate::guest::vllm::{VllmInput, render_vllm};
-use crate::guest::{GuestError, GuestFacts, visit};
+use crate::guest::{GuestError, GuestFacts, Session};
 use crate::probe::{ProbeClient, VllmProbe, VllmTarget, VllmWatch};
 
 struct Lab {
@@ -87,8 +87,16 @@ impl Lab {
         }
     }
 
+    async fn session(&self) -> Result<Session, GuestError> {
+        Session::open(&self.client, "pve", &key()).await
+    }
+
+    /// One operation on a connection of its own.
     async fn visit(&self, op: &GuestOp) -> Result<GuestFacts, GuestError> {
-        visit(&self.client, "pve", &key(), op).await
+        let mut session = self.session().await?;
+        let outcome = session.run(op).await;
+        session.close().await;
+        outcome
     }
 }
 
@@ -111,8 +119,9 @@ async fn a_container_comes_from_its_first_boot_to_serving_a_model() {
     let guests = lab.simulator.guests().unwrap();
     // One that the repository has.
     guests.set_driver_version("580.95.05");
-    let facts = lab
-        .visit(&GuestOp::AwaitBoot {
+    let mut session = lab.session().await.unwrap();
+    let facts = session
+        .run(&GuestOp::AwaitBoot {
             limit: Duration::from_secs(30),
         })
         .await
@@ -120,7 +129,8 @@ async fn a_container_comes_from_its_first_boot_to_serving_a_model() {
     assert!(facts.booted(), "{facts:?}");
     let before = guests.read_file(950, "/etc/ssh/ssh_host_ed25519_key");
     assert!(
-        lab.visit(&GuestOp::Personalise)
+        session
+            .run(&GuestOp::Personalise)
             .await
             .unwrap()
             .state
@@ -136,9 +146,9 @@ async fn a_container_comes_from_its_first_boot_to_serving_a_model() {
         verify: Some("#!/bin/sh\n/opt/vllm/bin/vllm --version".to_owned()),
         ..a_run("h1", INSTALL)
     };
-    lab.visit(&GuestOp::StartSetup(run)).await.unwrap();
-    let facts = lab
-        .visit(&GuestOp::AwaitSetup {
+    session.run(&GuestOp::StartSetup(run)).await.unwrap();
+    let facts = session
+        .run(&GuestOp::AwaitSetup {
             limit: Duration::from_secs(60),
         })
         .await
@@ -155,6 +165,8 @@ async fn a_container_comes_from_its_first_boot_to_serving_a_model() {
     );
     let state = setup(facts);
     assert_eq!(state.phase, SetupPhase::Verified, "{state:?}");
+
+    session.close().await;
 
     let unit = render_vllm(&VllmInput {
         model: "Qwen/Qwen3-Coder-30B-A3B-Instruct".to_owned(),
@@ -245,7 +257,7 @@ async fn serving(watch: &mut VllmWatch, probe: &ProbeClient, target: &VllmTarget
 async fn consoles_that_break_anywhere_neither_run_a_setup_twice_nor_shut_us_out() {
     let lab = Lab::start().await;
     let guests = lab.simulator.guests().unwrap();
-    let mut expected = String::new();
+    let mut expected = Vec::new();
     // 5: inside the cleared screen, before anything was typed.
     for bytes in [5, 100, 450, 1000, 2500, 6000, 9000, 11_000, 13_000] {
         let op = GuestOp::StartSetup(a_run(
@@ -272,12 +284,10 @@ async fn consoles_that_break_anywhere_neither_run_a_setup_twice_nor_shut_us_out(
             .await
             .unwrap();
         assert_eq!(setup(facts).phase, SetupPhase::Verified, "{bytes}");
-        expected.push_str(&format!("{bytes}\n"));
+        expected.push(bytes.to_string());
     }
-    assert_eq!(
-        guests.read_file(950, "/root/count").as_deref(),
-        Some(expected.as_str())
-    );
+    let ran = guests.read_file(950, "/root/count").unwrap_or_default();
+    assert_eq!(ran.lines().collect::<Vec<_>>(), expected);
     lab.simulator.stop().await;
 }
 
