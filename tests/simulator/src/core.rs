@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) workers: Semaphore,
     pub(crate) running: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// The statistics daemon hangs: what it said last gets old.
+    pub(crate) statistics_hang: AtomicBool,
 }
 
 impl Core {
@@ -56,6 +58,7 @@ impl Core {
             workers: Semaphore::new(WORKERS),
             running: TaskTracker::new(),
             stop: CancellationToken::new(),
+            statistics_hang: AtomicBool::new(false),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a human administrator, or plain bad luck, does to a cluster behind everybody's back. All of it is at once and leaves no task.
 
+use std::sync::atomic::Ordering;
+
 use anyhow::{Context, Result, ensure};
 
 use crate::{
@@ -257,6 +259,11 @@ impl Simulator {
     /// Takes a node off the net, or brings it back.
     pub fn set_online(&self, node: &str, online: bool) -> Result<()> {
         self.core.set_online(node, online)
+    }
+
+    /// The statistics daemon hangs, or goes on: `cluster/resources` tells old figures meanwhile.
+    pub fn set_statistics_hang(&self, hang: bool) {
+        self.core.statistics_hang.store(hang, Ordering::Relaxed);
     }
 
     /// Whether the cluster has a majority.

@@ -21,6 +21,7 @@ mod http;
 mod human;
 mod model;
 mod phoenix;
+mod placed;
 mod recorded;
 mod reply;
 pub mod schema;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -348,7 +348,7 @@ async fn statistics(core: Arc<Core>) {
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = rounds.tick() => core.state().broadcast(),
+            _ = rounds.tick() => if !core.statistics_hang.load(Ordering::Relaxed) { core.state().broadcast() },
             () = core.stop.cancelled() => return,
         }
     }

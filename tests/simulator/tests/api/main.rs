@@ -9,6 +9,7 @@
 mod access;
 mod chain;
 mod client;
+mod cluster;
 mod config;
 mod console;
 mod http;

@@ -1,0 +1,188 @@
+//! Whether two answers are alike: status, reason phrase, errors, message, and the data by keys, types and values, without what chance decides.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    marks::{is_measured, levelled},
+    recording::Exchange,
+    wire::Answer,
+};
+
+/// What tells rows of a list apart, the first that they have.
+const NAMES: [&str; 11] = [
+    "vmid", "upid", "id", "storage", "userid", "key", "iface", "volid", "subdir", "name", "n",
+];
+
+/// What differs, in words.
+pub(crate) fn difference(exchange: &Exchange, answer: &Answer) -> Option<String> {
+    let (then, now) = (
+        (exchange.status(), levelled(exchange.reason())),
+        (answer.status, levelled(&answer.reason)),
+    );
+    if then != now {
+        return Some(format!("{now:?}, recorded {then:?}"));
+    }
+    if let Value::String(text) = &exchange.body {
+        let (then, now) = (levelled(text.trim_end()), levelled(answer.text.trim_end()));
+        return (then != now).then(|| format!("{now:?}, recorded {then:?}"));
+    }
+    let mut then = exchange.body.clone();
+    let mut now = answer.body.clone();
+    if then["data"].get("status").is_some_and(|status| status == "running") && exchange.task().is_some() {
+        forget_the_end(&mut then);
+        forget_the_end(&mut now);
+    }
+    if let Some(text) = listed(exchange, &mut then, &mut now) {
+        return Some(text);
+    }
+    let machine = !exchange.path().contains("/lxc");
+    first(&level(&then, machine), &level(&now, machine), "")
+}
+
+/// Whether a poll meets a task before or after its end is a matter of time.
+fn forget_the_end(body: &mut Value) {
+    if let Some(data) = body["data"].as_object_mut() {
+        data.remove("status");
+        data.remove("exitstatus");
+    }
+}
+
+/// Lists tell of everything on a host, which had more on it than one file tells of: of containers the common ones count, of tasks the forms.
+fn listed(exchange: &Exchange, then: &mut Value, now: &mut Value) -> Option<String> {
+    let path = exchange.path().split('?').next().unwrap_or_default();
+    let containers = ["/lxc", "/cluster/resources", "/content"]
+        .iter()
+        .any(|end| path.ends_with(end));
+    let (Some(old), Some(new)) = (then["data"].as_array(), now["data"].as_array()) else {
+        return None;
+    };
+    if path.ends_with("/tasks") {
+        return forms(old, new);
+    }
+    if containers {
+        let ids = |rows: &[Value]| -> BTreeSet<u64> {
+            rows.iter().filter_map(|row| row["vmid"].as_u64()).collect()
+        };
+        let both: BTreeSet<u64> = ids(old).intersection(&ids(new)).copied().collect();
+        let common = |rows: &[Value]| -> Value {
+            let kept = |row: &&Value| row["vmid"].as_u64().is_none_or(|vmid| both.contains(&vmid));
+            rows.iter().filter(kept).cloned().collect()
+        };
+        if old.is_empty() != new.is_empty() && old.is_empty() {
+            return Some(format!("{} rows, recorded none", new.len()));
+        }
+        let (old, new) = (common(old), common(new));
+        then["data"] = old;
+        now["data"] = new;
+    }
+    None
+}
+
+/// Every recorded form of a row is one of ours.
+fn forms(old: &[Value], new: &[Value]) -> Option<String> {
+    let forms = |rows: &[Value]| -> BTreeSet<String> {
+        rows.iter().map(|row| form(row).to_string()).collect()
+    };
+    let ours = forms(new);
+    let missing = forms(old).into_iter().find(|form| !ours.contains(form))?;
+    Some(format!("no row of the form {missing}, but {ours:?}"))
+}
+
+/// Keys and types of a row.
+pub(crate) fn form(row: &Value) -> Value {
+    let Some(row) = row.as_object() else {
+        return json!(kind(row));
+    };
+    let typed: Map<String, Value> = row
+        .iter()
+        .map(|(key, value)| (key.clone(), json!(kind(value))))
+        .collect();
+    Value::Object(typed)
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    }
+}
+
+/// A value without what chance decides, its lists in order.
+pub(crate) fn level(value: &Value, machine: bool) -> Value {
+    match value {
+        Value::String(text) => Value::String(levelled(text)),
+        Value::Array(items) => {
+            let mut items: Vec<Value> = items.iter().map(|item| level(item, machine)).collect();
+            if items.iter().all(Value::is_object) {
+                items.sort_by_cached_key(|item| {
+                    NAMES
+                        .iter()
+                        .find_map(|name| item.get(name))
+                        .map(|name| name.as_u64().map_or_else(|| name.to_string(), |n| format!("{n:09}")))
+                });
+            }
+            Value::Array(items)
+        }
+        Value::Object(map) => {
+            let of_machine = match map.get("type").and_then(Value::as_str) {
+                Some("node" | "storage") => true,
+                Some("lxc") => false,
+                _ => machine,
+            };
+            let entry = |(key, value): (&String, &Value)| {
+                let value = if is_measured(key, of_machine) {
+                    json!(kind(value))
+                } else {
+                    level(value, of_machine)
+                };
+                (key.clone(), value)
+            };
+            Value::Object(map.iter().map(entry).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// The first difference, with where it is.
+pub(crate) fn first(then: &Value, now: &Value, at: &str) -> Option<String> {
+    match (then, now) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (key, then) in old {
+                match new.get(key) {
+                    None => return Some(format!("{at}.{key} is missing, recorded {then}")),
+                    Some(now) => {
+                        if let Some(text) = first(then, now, &format!("{at}.{key}")) {
+                            return Some(text);
+                        }
+                    }
+                }
+            }
+            let more = new.keys().find(|key| !old.contains_key(*key))?;
+            Some(format!("{at}.{more} is {}, recorded without", new[more]))
+        }
+        (Value::Array(old), Value::Array(new)) => {
+            for (number, (then, now)) in old.iter().zip(new).enumerate() {
+                if let Some(text) = first(then, now, &format!("{at}[{number}]")) {
+                    return Some(text);
+                }
+            }
+            (old.len() != new.len()).then(|| {
+                let rest = |of: &[Value], from: usize| Value::from(of.get(from..).unwrap_or_default().to_vec());
+                format!(
+                    "{at} has {} rows, recorded {}: more {}, missing {}",
+                    new.len(),
+                    old.len(),
+                    rest(new, old.len()),
+                    rest(old, new.len())
+                )
+            })
+        }
+        _ => (then != now).then(|| format!("{at} is {now}, recorded {then}")),
+    }
+}

@@ -1,0 +1,284 @@
+//! One file's exchanges, asked of one simulator in their order.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use proxmox_simulator::{HostShape, Simulator, SimulatorConfig};
+use regex::Regex;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    compare, bytes,
+    marks::{self, Known, levelled},
+    recording::{Exchange, File, Kind},
+    scene::{self, Presupposed},
+    wire::{self, Answer, Connection, Wire},
+};
+
+/// A recorded end of a task is waited for so long: consoles wait for their clients 10 s.
+const TASK: Duration = Duration::from_secs(15);
+/// What a host shows by and by is asked for again that long; the recording waited, too.
+const SETTLING: Duration = Duration::from_millis(400);
+
+/// How one exchange went.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) title: String,
+    pub(crate) call: String,
+    /// None where it matches.
+    pub(crate) difference: Option<String>,
+}
+
+/// A simulator in the place of the recorded host.
+struct Host {
+    simulator: Simulator,
+    wire: Wire,
+    connections: BTreeMap<String, Connection>,
+    headers: BTreeMap<String, Vec<(String, String)>>,
+    known: Known,
+}
+
+/// Replays a file.
+pub(crate) async fn replay(file: &File) -> Vec<Outcome> {
+    let mut host = Host::new().await;
+    let mut outcomes = Vec::new();
+    let mut met = BTreeSet::new();
+    for (number, exchange) in file.exchanges.iter().enumerate() {
+        if exchange.kind() == Kind::Note {
+            continue;
+        }
+        if exchange.kind() == Kind::Call {
+            host.prepare(&file.exchanges[number..]).await;
+        }
+        if met.insert(&exchange.title) {
+            for act in scene::acts(&file.name, &exchange.title) {
+                scene::perform(&host.simulator, *act).await;
+            }
+        }
+        let difference = match exchange.kind() {
+            Kind::Call => host.call(exchange).await,
+            Kind::Row => host.row(exchange).await,
+            Kind::Wire | Kind::Note => bytes::difference(&host.wire, &host.token(), exchange).await,
+        };
+        outcomes.push(Outcome {
+            title: exchange.title.clone(),
+            call: format!("{} {}", exchange.method(), exchange.path()),
+            difference,
+        });
+    }
+    host.simulator.stop().await;
+    outcomes
+}
+
+impl Host {
+    async fn new() -> Self {
+        let config = SimulatorConfig {
+            host: HostShape::recorded(),
+            ..SimulatorConfig::default()
+        };
+        let simulator = Simulator::start(config).await.unwrap();
+        Self {
+            wire: Wire::new(&simulator),
+            simulator,
+            connections: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            known: Known::default(),
+        }
+    }
+
+    fn token(&self) -> String {
+        let token = self.simulator.token_of("root@pam!op").unwrap();
+        format!("{}={}", token.id, token.secret)
+    }
+
+    /// The headers of an identity.
+    async fn identity(&mut self, auth: &str) -> Vec<(String, String)> {
+        if let Some(headers) = self.headers.get(auth) {
+            return headers.clone();
+        }
+        let authorization = |value: String| vec![("Authorization".to_owned(), value)];
+        let headers = if auth == "none" {
+            Vec::new()
+        } else if let Some(raw) = auth.strip_prefix("raw:") {
+            // Recordings show the secret that the token had then.
+            let secret = self.simulator.token_of("root@pam!op").unwrap().secret;
+            let then = Regex::new("TOKEN-SECRET|[1-9a-f][0-9a-f]{7}(-[0-9a-f]{4}){3}-[0-9a-f]{12}");
+            authorization(then.unwrap().replace(raw, secret.as_str()).into_owned())
+        } else if let Some((user, rest)) = auth.split_once("-ticket") {
+            let user = if user == "root" { "root@pam".to_owned() } else { format!("{user}@pve") };
+            self.login(&user, rest != "-nocsrf").await
+        } else {
+            let token = self.simulator.token_of(auth);
+            let token = token.unwrap_or_else(|| panic!("the recorded host had a token {auth}"));
+            authorization(format!("PVEAPIToken={}={}", token.id, token.secret))
+        };
+        self.headers.insert(auth.to_owned(), headers.clone());
+        headers
+    }
+
+    async fn login(&mut self, user: &str, csrf: bool) -> Vec<(String, String)> {
+        let password = self.simulator.password_of(user).unwrap();
+        let form = [("username", user), ("password", &password)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let kind = ("Content-Type".to_owned(), "application/x-www-form-urlencoded".to_owned());
+        let answer = self.ask("none", "POST", "/api2/json/access/ticket", &[kind], Some(&wire::encoded(&form))).await;
+        let field = |name: &str| answer.body["data"][name].as_str().unwrap().to_owned();
+        let mut headers = vec![("Cookie".to_owned(), format!("PVEAuthCookie={}", field("ticket")))];
+        if csrf {
+            headers.push(("CSRFPreventionToken".to_owned(), field("CSRFPreventionToken")));
+        }
+        headers
+    }
+
+    /// Sends a request, on a kept connection where there is one.
+    async fn ask(&mut self, auth: &str, method: &str, path: &str, headers: &[(String, String)], body: Option<&str>) -> Answer {
+        let bytes = wire::request(method, path, headers, body);
+        if let Some(mut connection) = self.connections.remove(auth)
+            && connection.send(&bytes).await.is_ok()
+            && let Some(answer) = connection.answer().await
+        {
+            self.keep(auth, connection, &answer);
+            return answer;
+        }
+        let mut connection = self.wire.open().await;
+        connection.send(&bytes).await.unwrap();
+        let Some(answer) = connection.answer().await else {
+            return Answer::default();
+        };
+        self.keep(auth, connection, &answer);
+        answer
+    }
+
+    fn keep(&mut self, auth: &str, connection: Connection, answer: &Answer) {
+        if answer.header("connection").is_none_or(|value| !value.eq_ignore_ascii_case("close")) {
+            self.connections.insert(auth.to_owned(), connection);
+        }
+    }
+
+    /// Makes true what the exchanges from here on presuppose of the container that the first is about.
+    async fn prepare(&mut self, exchanges: &[Exchange]) {
+        let exchange = &exchanges[0];
+        for vmid in exchange.makes().into_iter().chain(exchange.vmid()) {
+            let there = self.simulator.containers().contains_key(&vmid);
+            let wanted = Presupposed::of(vmid, exchanges);
+            match (there, wanted.there) {
+                (false, Some(true)) => {
+                    self.simulator.place_container(vmid, &wanted.text(vmid)).unwrap();
+                    if wanted.running {
+                        self.start(vmid).await;
+                    }
+                }
+                (true, Some(false)) if !self.busy(vmid) => {
+                    self.simulator.delete_container(vmid).await.unwrap();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a task works on a container: then its state is the task's affair.
+    fn busy(&self, vmid: u32) -> bool {
+        let locked = self.simulator.containers().get(&vmid).is_some_and(|container| container.lock.is_some());
+        let id = vmid.to_string();
+        locked || self.simulator.tasks().iter().any(|task| task.exit.is_none() && task.id == id && task.kind != "vncproxy")
+    }
+
+    async fn start(&mut self, vmid: u32) {
+        let lock = self.simulator.containers()[&vmid].lock.clone();
+        self.simulator.unlock(vmid).unwrap();
+        let headers = self.identity("root@pam!op").await;
+        let path = format!("/api2/json/nodes/pve1/lxc/{vmid}/status/start");
+        self.ask("root@pam!op", "POST", &path, &headers, Some("")).await;
+        self.simulator.idle(TASK).await;
+        if let Some(lock) = lock {
+            self.simulator.set_lock(vmid, &lock).unwrap();
+        }
+    }
+
+    async fn send(&mut self, exchange: &Exchange) -> Answer {
+        let auth = exchange.auth.clone().unwrap_or_else(|| "none".to_owned());
+        let mut headers = self.identity(&auth).await;
+        headers.extend(exchange.request_headers.clone().into_iter().flatten());
+        let path = self.known.here(exchange.path());
+        let pairs: Vec<(String, String)> = exchange
+            .pairs()
+            .into_iter()
+            .map(|(key, value)| (key, self.known.here(&value)))
+            .collect();
+        let body = match &exchange.request_body {
+            Some(body) => Some(body.clone()),
+            None if exchange.form.is_some() => {
+                headers.push(("Content-Type".to_owned(), "application/x-www-form-urlencoded".to_owned()));
+                Some(wire::encoded(&pairs))
+            }
+            None => None,
+        };
+        self.ask(&auth, exchange.method(), &path, &headers, body.as_deref()).await
+    }
+
+    async fn call(&mut self, exchange: &Exchange) -> Option<String> {
+        if exchange.saw_the_end() {
+            self.await_end(exchange).await;
+        }
+        let mut answer = self.send(exchange).await;
+        let mut found = self.difference(exchange, &answer);
+        let until = Instant::now() + SETTLING;
+        while found.is_some() && exchange.method() == "GET" && Instant::now() < until {
+            sleep(Duration::from_millis(25)).await;
+            answer = self.send(exchange).await;
+            found = self.difference(exchange, &answer);
+        }
+        self.known.learn(&exchange.body, &answer.body);
+        found
+    }
+
+    fn difference(&self, exchange: &Exchange, answer: &Answer) -> Option<String> {
+        let found = compare::difference(exchange, answer);
+        if found.is_some() {
+            return found;
+        }
+        let then = exchange.stored_file.as_deref()?;
+        let now = self.simulator.config_text(exchange.vmid()?).unwrap_or_default();
+        let (then, now) = (levelled(then), levelled(&now));
+        (then.trim_end() != now.trim_end()).then(|| format!("stored is {now:?}, recorded {then:?}"))
+    }
+
+    async fn await_end(&self, exchange: &Exchange) {
+        let until = Instant::now() + TASK;
+        let upid = exchange.task().unwrap_or_default();
+        let Some(here) = self.known.task(&upid) else {
+            return;
+        };
+        let runs = || self.simulator.tasks().iter().any(|task| task.upid == here && task.exit.is_none());
+        while runs() && Instant::now() < until {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A container's row in the cluster's resources comes to look as recorded.
+    async fn row(&mut self, exchange: &Exchange) -> Option<String> {
+        let then = exchange.row.clone().unwrap_or_default();
+        let until = Instant::now() + SETTLING * 5;
+        let headers = self.identity("root@pam!op").await;
+        loop {
+            let answer = self.ask("root@pam!op", "GET", "/api2/json/cluster/resources?type=vm", &headers, None).await;
+            let rows = answer.body["data"].as_array().cloned().unwrap_or_default();
+            let now = match then["vmid"].as_u64() {
+                Some(vmid) => rows.into_iter().find(|row| row["vmid"] == vmid).unwrap_or_default(),
+                None => Value::Array(rows),
+            };
+            let found = compare::first(&compare::level(&then, false), &compare::level(&now, false), "row");
+            if found.is_none() || Instant::now() > until {
+                return found;
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// Task ids that a recording names without having made them.
+pub(crate) fn foreign(file: &File) -> BTreeSet<String> {
+    file.exchanges.iter().filter_map(|exchange| marks::upid(exchange.path())).collect()
+}
