@@ -154,16 +154,21 @@ pub(super) fn only_child(pid: u32) -> Option<u32> {
 }
 
 impl Confined {
-    /// Lets process 1 end, without waiting for it.
+    /// Lets process 1 end, without waiting for it. The outer processes follow it, each reaped by the one above.
     pub(super) fn release(&mut self) {
         drop(self.lifeline.take());
-        self.outer.start_kill().ok();
     }
 
     /// Ends process 1 and with it everything in the guest; returns when all are gone.
     pub(super) async fn end(&mut self) {
         self.release();
-        self.outer.wait().await.ok();
+        if tokio::time::timeout(Duration::from_secs(2), self.outer.wait())
+            .await
+            .is_err()
+        {
+            self.outer.start_kill().ok();
+            self.outer.wait().await.ok();
+        }
         // The namespaces' last process is reaped by the machine's init, a moment after the outer one is gone.
         let gone = format!("/proc/{}", self.init);
         for _ in 0..200 {
