@@ -178,16 +178,8 @@ fn plan(call: &Call, source: u32, target: u32) -> Result<Plan, Failure> {
         )));
     }
     let main = inherited(call, section, target);
-    for net in main
-        .keys
-        .iter()
-        .filter(|(key, _)| numbered(key, "net"))
-        .map(|(_, value)| keys::pairs(value))
-    {
-        let path = net
-            .get("bridge")
-            .map(|bridge| format!("/sdn/zones/localnetwork/{bridge}"))
-            .unwrap_or_default();
+    let nets = main.keys.iter().filter(|(key, _)| numbered(key, "net"));
+    for path in nets.filter_map(|(_, value)| keys::bridge_path(value)) {
         if !call.who.is_root() && !state.access.may(&call.who, &path, "SDN.Use") {
             return Err(Failure::forbidden(&format!("{path}, SDN.Use")));
         }

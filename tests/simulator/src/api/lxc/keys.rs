@@ -174,7 +174,7 @@ fn check_features(call: &Call, change: &Change<'_>, value: Option<&str>) -> Resu
 }
 
 /// Where the right to use a network's bridge is looked up.
-fn bridge_path(net: &str) -> Option<String> {
+pub(super) fn bridge_path(net: &str) -> Option<String> {
     let parts = pairs(net);
     let bridge = parts.get("bridge")?;
     Some(match parts.get("tag") {
