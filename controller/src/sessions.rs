@@ -1,5 +1,5 @@
-//! Guest operations in the background: one at a time per container, each on a console connection of its own, the object woken at the
-//! end. A reconcile never waits for a guest; it starts an operation and reads here what the last one found.
+//! Guest operations in the background: one at a time per container, on a console that is given back when nothing follows, the object
+//! woken at the end of each. A reconcile never waits for a guest; it starts an operation and reads here what the last one found.
 
 use std::{
     collections::HashMap,
@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{Instrument, debug, info};
 
 use crate::{
     fleet::Cluster,
-    guest::{self, GuestError, GuestFacts, GuestKey, GuestOp},
+    guest::{GuestError, GuestFacts, GuestKey, GuestOp, Session},
     memory::Failure,
     wake::{ObjectKey, Wakes},
 };
@@ -36,10 +37,26 @@ impl GuestView {
     }
 }
 
+/// A console stays ours for so long after an operation, since another one mostly follows at once; then it is everybody's again.
+const LINGER: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+struct Order {
+    op: GuestOp,
+    limit: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    view: GuestView,
+    /// Leads to the session that is open, if one is.
+    open: Option<UnboundedSender<Order>>,
+}
+
 /// The guests entered, by the object's uid.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    by_uid: Mutex<HashMap<String, GuestView>>,
+    by_uid: Mutex<HashMap<String, Entry>>,
 }
 
 /// Where an operation is to happen, and who wants to know of it.
@@ -57,18 +74,21 @@ pub struct Visit {
 }
 
 impl Sessions {
-    fn with<T>(&self, uid: &str, f: impl FnOnce(&mut GuestView) -> T) -> T {
+    fn with<T>(&self, uid: &str, f: impl FnOnce(&mut Entry) -> T) -> T {
         f(self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).entry(uid.to_owned()).or_default())
     }
 
     /// What is known.
     pub fn view(&self, uid: &str) -> GuestView {
-        self.with(uid, |v| v.clone())
+        self.with(uid, |e| e.view.clone())
     }
 
-    /// The guest was stopped, started or replaced: what was found in it says nothing any more.
+    /// The guest was stopped, started or replaced: what was found in it says nothing any more, and its console is another.
     pub fn outdated(&self, uid: &str) {
-        self.with(uid, |v| v.facts = None);
+        self.with(uid, |e| {
+            e.view.facts = None;
+            e.open = None;
+        });
     }
 
     /// The object is gone.
@@ -79,23 +99,68 @@ impl Sessions {
     /// Starts an operation unless one is under way.
     pub fn start(self: &Arc<Self>, visit: Visit, op: GuestOp, limit: Duration) {
         let uid = visit.key.uid.clone();
-        let free = self.with(&uid, |v| v.busy.is_none().then(|| v.busy = Some(op.name())).is_some());
-        if !free {
-            return;
-        }
-        let sessions = Arc::clone(self);
-        let span = tracing::info_span!("guest", who = %visit.who, vmid = visit.key.vmid, op = op.name());
-        tokio::spawn(
-            async move {
-                let outcome = match tokio::time::timeout(limit, enter(&visit, &op)).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(GuestError::timeout(op.name(), limit)),
-                };
-                sessions.with(&uid, |view| view.ended(&op, outcome));
-                visit.wakes.wake(&visit.who);
+        self.with(&uid, |entry| {
+            if entry.view.busy.is_some() {
+                return;
             }
-            .instrument(span),
-        );
+            entry.view.busy = Some(op.name());
+            let order = Order { op, limit };
+            let order = match &entry.open {
+                Some(open) => match open.send(order) {
+                    Ok(()) => return,
+                    Err(returned) => returned.0,
+                },
+                None => order,
+            };
+            let (sender, orders) = unbounded_channel();
+            // the receiver is held below, so this can't fail
+            drop(sender.send(order));
+            entry.open = Some(sender.clone());
+            let span = tracing::info_span!("guest", who = %visit.who, vmid = visit.key.vmid);
+            tokio::spawn(Arc::clone(self).serve(visit, sender, orders).instrument(span));
+        });
+    }
+
+    /// Carries out orders on one session until none has come for a while.
+    async fn serve(self: Arc<Self>, visit: Visit, me: UnboundedSender<Order>, mut orders: UnboundedReceiver<Order>) {
+        let uid = visit.key.uid.clone();
+        let mut session: Option<Session> = None;
+        while let Some(order) = self.next(&uid, &me, &mut orders).await {
+            let work = async {
+                let open = match session.take() {
+                    Some(open) => open,
+                    None => Session::open(visit.cluster.client(), &visit.node, &visit.key).await?,
+                };
+                session.insert(open).run(&order.op).await
+            };
+            let outcome = match tokio::time::timeout(order.limit, work).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(GuestError::timeout(order.op.name(), order.limit)),
+            };
+            if outcome.is_err() {
+                session = None;
+            }
+            self.with(&uid, |entry| entry.view.ended(&order.op, outcome));
+            visit.wakes.wake(&visit.who);
+        }
+        if let Some(session) = session {
+            session.close().await;
+        }
+    }
+
+    /// The next order, or `None` when it is time to leave; after that nothing is sent here any more.
+    async fn next(&self, uid: &str, me: &UnboundedSender<Order>, orders: &mut UnboundedReceiver<Order>) -> Option<Order> {
+        if let Ok(order) = tokio::time::timeout(LINGER, orders.recv()).await {
+            return order;
+        }
+        // orders are given under the same lock, so none can slip in between
+        self.with(uid, |entry| {
+            let late = orders.try_recv().ok();
+            if late.is_none() && entry.open.as_ref().is_some_and(|open| open.same_channel(me)) {
+                entry.open = None;
+            }
+            late
+        })
     }
 }
 
@@ -105,12 +170,12 @@ impl GuestView {
         self.console_busy = None;
         match outcome {
             Ok(facts) => {
-                debug!(?facts.init, "guest operation done");
+                debug!(op = op.name(), init = ?facts.init, "guest operation done");
                 self.facts = Some((Arc::new(facts), Instant::now()));
                 self.trouble = None;
             }
             Err(e) => {
-                info!(error = %e, "guest operation failed");
+                info!(op = op.name(), error = %e, "guest operation failed");
                 if let GuestError::ConsoleBusy { .. } = &e {
                     self.console_busy = Some(e.to_string());
                 }
@@ -119,9 +184,4 @@ impl GuestView {
             }
         }
     }
-}
-
-async fn enter(visit: &Visit, op: &GuestOp) -> Result<GuestFacts, GuestError> {
-    let console = visit.cluster.client().ct_console(&visit.node, visit.key.vmid).await.map_err(|e| GuestError::unreached(&e))?;
-    guest::run(console, &visit.key, op).await
 }

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::wake::{ObjectKey, Wakes};
 
-const FIRST: Duration = Duration::from_millis(120);
+const FIRST: Duration = Duration::from_millis(80);
 const LONGEST: Duration = Duration::from_secs(2);
 /// Outcomes older than this are forgotten; the object has long read them, or asks again.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -75,7 +75,7 @@ async fn follow(client: &Client, upid: &Upid) -> TaskState {
     let mut pause = FIRST;
     loop {
         tokio::time::sleep(pause).await;
-        pause = pause.mul_f32(1.25).min(LONGEST);
+        pause = pause.mul_f32(1.2).min(LONGEST);
         match client.task_status(upid).await {
             Ok(TaskState::Running) => {}
             Ok(ended) => return ended,

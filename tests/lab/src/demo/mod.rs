@@ -55,13 +55,12 @@ struct Stage {
 pub async fn run(options: Options) -> Result<()> {
     let mut out = Out { quiet: options.json };
     let stage = raise(&options, &mut out).await?;
-    let began = Instant::now();
     let manifests = repository().join("manifests/phoenix");
     let manifests = manifests.to_str().context("the repository lies in a folder whose name is no text")?;
     out.say("applying manifests/phoenix");
-    stage.plane.kubectl().run(["apply", "-k", manifests]).await.context("applying manifests/phoenix")?;
+    let apply = async { stage.plane.kubectl().run(["apply", "-k", manifests]).await.context("applying manifests/phoenix") };
     let outcome = tokio::select! {
-        outcome = until_ready(&stage, &options, began, &mut out) => outcome,
+        outcome = async { futures::try_join!(apply, until_ready(&stage, &options, &out)).map(|(_, timeline)| timeline) } => outcome,
         interrupted = tokio::signal::ctrl_c() => { interrupted?; return Ok(()) }
     };
     let timeline = outcome?;
@@ -100,20 +99,20 @@ async fn raise(options: &Options, out: &mut Out) -> Result<Stage> {
     Ok(Stage { plane, simulator, _operator: operator, log })
 }
 
-async fn until_ready(stage: &Stage, options: &Options, began: Instant, out: &mut Out) -> Result<Timeline> {
-    let deadline = began + Duration::from_secs(options.timeout);
-    let mut systems = Systems::follow(stage.plane.client()?, began).await?;
+async fn until_ready(stage: &Stage, options: &Options, out: &Out) -> Result<Timeline> {
+    let deadline = Instant::now() + Duration::from_secs(options.timeout);
+    let mut systems = Systems::follow(stage.plane.client()?);
     let mut drawing = Drawing::new(!out.quiet && std::io::stdout().is_terminal());
     loop {
         if !out.quiet {
-            drawing.show(&systems, began.elapsed());
+            drawing.show(&systems, systems.elapsed());
         }
         if systems.all_ready() {
-            drawing.finish(&systems, began.elapsed(), out.quiet);
+            drawing.finish(&systems, systems.elapsed(), out.quiet);
             return Ok(Timeline::of(&systems, &stage.simulator));
         }
         if Instant::now() > deadline {
-            drawing.finish(&systems, began.elapsed(), out.quiet);
+            drawing.finish(&systems, systems.elapsed(), out.quiet);
             let log = std::fs::read_to_string(&stage.log).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines.iter().rev().take(40).rev().copied().collect::<Vec<_>>().join("\n");

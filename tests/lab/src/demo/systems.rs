@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
 use futures::{StreamExt, stream::BoxStream};
 use kube::{
     Api, Client,
@@ -44,23 +43,27 @@ impl System {
 
 /// All of them, followed.
 pub(super) struct Systems {
-    began: Instant,
+    /// When the first object appeared.
+    began: Option<Instant>,
     by_name: BTreeMap<String, System>,
     changes: BoxStream<'static, (String, Option<String>, LxcStatus)>,
 }
 
 impl Systems {
-    pub(super) async fn follow(client: Client, began: Instant) -> Result<Self> {
+    pub(super) fn follow(client: Client) -> Self {
         let changes = futures::stream::select(changes::<LxcTemplate>(client.clone()), changes::<LxcContainer>(client)).boxed();
-        let mut systems = Self { began, by_name: BTreeMap::new(), changes };
-        systems.changed(Duration::from_millis(50)).await;
-        Ok(systems)
+        Self { began: None, by_name: BTreeMap::new(), changes }
+    }
+
+    /// Since the first object appeared.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.map(|began| began.elapsed()).unwrap_or_default()
     }
 
     /// Waits for a change, no longer than `limit`.
     pub(super) async fn changed(&mut self, limit: Duration) {
         let Ok(Some((name, source, status))) = tokio::time::timeout(limit, self.changes.next()).await else { return };
-        let at = self.began.elapsed().as_secs_f64();
+        let at = self.began.get_or_insert_with(Instant::now).elapsed().as_secs_f64();
         let system = self.by_name.entry(name.clone()).or_insert_with(|| System {
             name,
             vmid: None,
