@@ -130,11 +130,25 @@ impl Builder<'_> {
             type_: type_.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
-            message: message.to_owned(),
+            message: sentence(message),
             observed_generation: self.generation,
             last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(self.now))),
         }
     }
+}
+
+/// A message is a sentence, whoever's words it ends with: first letter upper-case (but for the name of a field), full stop.
+pub fn sentence(text: &str) -> String {
+    let text = text.trim();
+    let mut letters = text.chars();
+    let Some(first) = letters.next() else { return String::new() };
+    let name = text.split_whitespace().next().is_some_and(|word| word.contains(['.', '/', ':', '=']));
+    let mut sentence = if name { first.to_string() } else { first.to_uppercase().to_string() };
+    sentence.push_str(letters.as_str());
+    if !sentence.ends_with(['.', '!', '?']) {
+        sentence.push('.');
+    }
+    sentence
 }
 
 /// Kubernetes stores whole seconds; anything finer would differ from what is read back.
@@ -166,7 +180,7 @@ mod tests {
             Finding::working(ConditionType::SetupComplete, Reason::Waiting, "later"),
         ];
         let list = conditions(&findings, &[], &[], Some(3), at(10));
-        assert_eq!(list[0].message, "cloning");
+        assert_eq!(list[0].message, "Cloning.");
         assert_eq!(
             types(&list),
             [
@@ -178,6 +192,20 @@ mod tests {
             ]
         );
         assert!(list.iter().all(|c| c.observed_generation == Some(3)));
+    }
+
+    #[test]
+    fn every_message_is_a_sentence() {
+        let rows = [
+            ("", ""),
+            ("the token lacks privileges", "The token lacks privileges."),
+            ("spec.vmid 7 is outside of the range", "spec.vmid 7 is outside of the range."),
+            ("https://pve:8006 presented a certificate.\n", "https://pve:8006 presented a certificate."),
+            ("Is it there?", "Is it there?"),
+        ];
+        for (text, said) in rows {
+            assert_eq!(sentence(text), said);
+        }
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! What every pass has at hand; passed in, no globals.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use kube::{
     Client, ResourceExt,
@@ -65,18 +62,6 @@ impl Stores {
     }
 }
 
-/// Undecodable objects that were told so, by uid and resource version: once per version is enough.
-#[derive(Debug, Default)]
-pub struct Told(Mutex<HashMap<String, String>>);
-
-impl Told {
-    /// Whether this is news.
-    pub fn insert(&self, uid: &str, version: &str) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.insert(uid.to_owned(), version.to_owned()).as_deref() != Some(version)
-    }
-}
-
 /// What every pass has at hand.
 pub struct Context {
     /// Kubernetes.
@@ -109,8 +94,6 @@ pub struct Context {
     pub memory: Memory,
     /// Our own last writes.
     pub(crate) latest_writes: Latest,
-    /// Undecodable objects that were told.
-    pub undecodable: Told,
 }
 
 impl Context {

@@ -32,22 +32,24 @@ pub struct Fault {
     pub message: String,
     /// Nothing is known: the condition becomes `Unknown`, not `False`.
     pub unknown: bool,
+    /// The hypervisor that the object had been given when it went wrong: it keeps that one.
+    pub hypervisor: Option<String>,
 }
 
 impl Fault {
     /// Something that only its author can put right.
     pub fn user(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { class: Class::User, condition, reason, message: message.into(), unknown: false }
+        Self { class: Class::User, condition, reason, message: message.into(), unknown: false, hypervisor: None }
     }
 
     /// Something that passes.
     pub fn retry(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { class: Class::Retry, condition, reason, message: message.into(), unknown: false }
+        Self { class: Class::Retry, condition, reason, message: message.into(), unknown: false, hypervisor: None }
     }
 
     /// Something that should not be.
     pub fn bug(message: impl Into<String>) -> Self {
-        Self { class: Class::Bug, condition: ConditionType::Ready, reason: Reason::Failed, message: message.into(), unknown: true }
+        Self { class: Class::Bug, condition: ConditionType::Ready, reason: Reason::Failed, message: message.into(), unknown: true, hypervisor: None }
     }
 
     /// A failed call to Proxmox while `doing` something; `condition` is what it was for.
@@ -55,7 +57,7 @@ impl Fault {
     /// The classes are those of the client's table; a lost answer is a retry, for the next pass looks at what happened.
     pub fn proxmox(error: &proxmox_client::Error, doing: &str, condition: ConditionType) -> Self {
         let message = format!("{doing}: {error}");
-        let fault = |class, condition, reason, unknown| Self { class, condition, reason, message: message.clone(), unknown };
+        let fault = |class, condition, reason, unknown| Self { class, condition, reason, message: message.clone(), unknown, hypervisor: None };
         match &error.kind {
             ErrorKind::Unreachable | ErrorKind::Untrusted { .. } | ErrorKind::NoQuorum | ErrorKind::Unknown => {
                 fault(Class::Retry, ConditionType::HypervisorReady, Reason::Unreachable, true)
@@ -76,7 +78,12 @@ impl Fault {
             kube::Error::Api(status) => format!("{doing}: the Kubernetes API answered {}: {}", status.code, status.message),
             other => chain(doing, other),
         };
-        Self { class: Class::Retry, condition: ConditionType::Ready, reason: Reason::Waiting, message, unknown: true }
+        Self { class: Class::Retry, condition: ConditionType::Ready, reason: Reason::Waiting, message, unknown: true, hypervisor: None }
+    }
+
+    /// The same, of an object whose hypervisor was resolved before.
+    pub fn on(self, hypervisor: &str) -> Self {
+        Self { hypervisor: Some(hypervisor.to_owned()), ..self }
     }
 
     /// As a condition. `exhausted`: it was tried often enough to say that somebody should look.

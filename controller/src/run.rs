@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    context::{Context, Stores, Told},
+    context::{Context, Stores},
     engine::{Backoffs, Kind, Latest, Streams, drive, key_of},
     fleet::Fleet,
     lease::{self, Leadership},
@@ -149,7 +149,6 @@ fn context(settings: Settings, kube: Client, instance: String, writers: &Writers
         backoffs: Backoffs::default(),
         memory: Memory::default(),
         latest_writes: Latest::default(),
-        undecodable: Told::default(),
         settings,
     }
 }

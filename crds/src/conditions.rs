@@ -200,6 +200,7 @@ pub struct Verdict {
 #[rustfmt::skip]
 pub const TABLE: &[Verdict] = &[
     row(ConditionType::Ready, Reason::Deleting, Status::False, Effect::Reconciling, true),
+    row(ConditionType::Ready, Reason::Invalid, Status::False, Effect::Stalled, true),
     row(ConditionType::HypervisorReady, Reason::Connected, Status::True, Effect::Neutral, false),
     row(ConditionType::HypervisorReady, Reason::HypervisorNotFound, Status::False, Effect::Stalled, true),
     row(ConditionType::HypervisorReady, Reason::NamespaceNotAllowed, Status::False, Effect::Stalled, true),

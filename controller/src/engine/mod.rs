@@ -6,6 +6,7 @@
 mod backoff;
 mod drive;
 mod pass;
+mod undecodable;
 mod write;
 
 use std::{fmt::Debug, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -97,7 +98,7 @@ pub(crate) async fn reconcile<K: Kind>(guard: Arc<DeserializeGuard<K>>, cx: Arc<
     let (result, action) = match &guard.0 {
         Err(invalid) => {
             warn!(kind, name = invalid.metadata.name, error = %invalid.error, "object does not decode");
-            write::report_undecodable::<K>(&invalid.metadata, &invalid.error, &cx).await;
+            undecodable::report::<K>(&invalid.metadata, &invalid.error, &cx).await;
             ("undecodable", Action::requeue(cx.settings.slow_recheck))
         }
         Ok(object) => {

@@ -6,25 +6,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::jiff::Timestamp;
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{Patch, PatchParams},
-    core::{ApiResource, DynamicObject, ObjectMeta},
     runtime::events::Event,
 };
-use phoenix_crds::{
-    FINALIZER,
-    conditions::{ConditionType, Reason},
-};
+use phoenix_crds::FINALIZER;
 use serde_json::json;
 use tracing::debug;
 
 use super::{Announcement, Kind};
-use crate::{
-    condition::{Finding, conditions},
-    context::Context,
-};
+use crate::context::Context;
 
 /// Field manager of everything that the operator writes.
 pub(crate) const MANAGER: &str = "phoenix-hypervisor";
@@ -120,37 +112,5 @@ pub(super) async fn announce<K: Kind>(object: &K, what: &Announcement, cx: &Cont
     };
     if let Err(e) = cx.recorder.publish(&event, &object.object_ref(&())).await {
         debug!(error = %e, "event not written");
-    }
-}
-
-/// Tells on an object that does not decode what is wrong with it. One under deletion is let go: it cannot tell which container is its
-/// own, so none is touched.
-pub(super) async fn report_undecodable<K: Kind>(meta: &ObjectMeta, error: &str, cx: &Context) {
-    let Some(name) = meta.name.as_deref() else { return };
-    let resource = ApiResource::erase::<K>(&());
-    let api: Api<DynamicObject> = match meta.namespace.as_deref() {
-        Some(namespace) => Api::namespaced_with(cx.kube.clone(), namespace, &resource),
-        None => Api::all_with(cx.kube.clone(), &resource),
-    };
-    if meta.deletion_timestamp.is_some() {
-        let finalizers: Vec<&String> = meta.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
-        let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": meta.resource_version}});
-        if let Err(e) = api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            debug!(error = %e, "finalizer of an undecodable object not removed");
-        }
-        return;
-    }
-    let message = format!(
-        "this object cannot be read: {error}. Nothing is done for it; correct the field (or upgrade the operator, if a newer one wrote it)."
-    );
-    let finding = Finding::stalled(ConditionType::Ready, Reason::Invalid, message);
-    let status = json!({
-        "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name, "namespace": meta.namespace},
-        "status": {"observedGeneration": meta.generation, "conditions": conditions(&[finding], &[], &[], meta.generation, Timestamp::now())},
-    });
-    if cx.undecodable.insert(meta.uid.as_deref().unwrap_or(name), meta.resource_version.as_deref().unwrap_or_default())
-        && let Err(e) = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&status)).await
-    {
-        debug!(error = %e, "undecodable object's status not written");
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Desired {
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// Objects that use it.
     pub(crate) users: Vec<String>,
+    /// Where its credentials are, as `namespace/name`.
+    pub(crate) secret: String,
 }
 
 pub(crate) async fn desired(object: &Hypervisor, cx: &Arc<Context>) -> Result<Desired, Fault> {
@@ -38,7 +40,7 @@ pub(crate) async fn desired(object: &Hypervisor, cx: &Arc<Context>) -> Result<De
         Err(_) if deleting => cx.fleet.get(&object.name_any()),
         Err(fault) => return Err(fault),
     };
-    Ok(Desired { deleting, cluster, users })
+    Ok(Desired { deleting, cluster, users, secret: format!("{}/{}", cx.namespace, object.spec.credentials_secret) })
 }
 
 fn users(object: &Hypervisor, cx: &Context) -> Vec<String> {

@@ -43,7 +43,7 @@ fn decide(object: &Hypervisor, desired: &Desired, observed: &Observed, findings:
             return Verdict::Wait { until: RECHECK };
         }
         Some(Health::Failed { kind, message }) => {
-            findings.push(failed(object, kind, message));
+            findings.push(failed(object, &desired.secret, kind, message));
             return Verdict::Wait { until: RECHECK };
         }
         Some(Health::Connected) => {}
@@ -71,7 +71,7 @@ fn decide(object: &Hypervisor, desired: &Desired, observed: &Observed, findings:
     Verdict::Done { recheck: observed.drift }
 }
 
-fn failed(object: &Hypervisor, kind: &ErrorKind, message: &str) -> Finding {
+fn failed(object: &Hypervisor, secret: &str, kind: &ErrorKind, message: &str) -> Finding {
     let endpoints = object.spec.endpoints.join(", ");
     match kind {
         ErrorKind::Untrusted { presented } => Finding::working(
@@ -86,9 +86,8 @@ fn failed(object: &Hypervisor, kind: &ErrorKind, message: &str) -> Finding {
             C::Authorized,
             Reason::TokenInvalid,
             format!(
-                "Proxmox refuses the API token of Secret {}: {message}. Check tokenId (user@realm!name) and tokenSecret, and that user and \
-                 token are enabled and not expired.",
-                object.spec.credentials_secret
+                "Proxmox refuses the API token of Secret {secret}: {message}. Check tokenId (user@realm!name) and tokenSecret, and that user and \
+                 token are enabled and not expired."
             ),
         ),
         ErrorKind::Forbidden => Finding::stalled(C::Authorized, Reason::PrivilegesMissing, format!("Proxmox refuses to answer: {message}.")),

@@ -15,7 +15,7 @@ use super::{
     step::{Change, GuestStep, Site, Step},
 };
 use crate::{
-    condition::whole_seconds,
+    condition::{sentence, whole_seconds},
     context::Context,
     engine::{Announcement, Named, Receipt, StartedTask, apply_status},
     fault::Fault,
@@ -103,7 +103,7 @@ impl Hand<'_> {
         self.cluster.invalidate(site.vmid);
         let upid = answer.map_err(|e| Self::fault(&e, step, condition))?;
         self.cluster.watch(&upid, site.vmid, &self.desired.target.key);
-        let announcement = event.map(|reason| Announcement { kind: EventType::Normal, reason, note: super::plan::sentence(&step.phrase()) });
+        let announcement = event.map(|reason| Announcement { kind: EventType::Normal, reason, note: sentence(&step.phrase()) });
         let task = StartedTask { upid: upid.to_string(), kind: upid.task_type.clone(), at: whole_seconds(Timestamp::now()) };
         Ok(Receipt { task: Some(task), announcement, ..Receipt::default() })
     }

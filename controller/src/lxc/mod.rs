@@ -13,7 +13,11 @@ pub mod template;
 
 use std::sync::Arc;
 
-use phoenix_crds::{LxcStatus, conditions::ConditionType, lxc::Lxc};
+use phoenix_crds::{
+    LxcStatus,
+    conditions::{ConditionType, Reason},
+    lxc::Lxc,
+};
 
 use crate::{
     context::Context,
@@ -58,12 +62,11 @@ pub(crate) fn template_of<K: Lxc>(object: &K) -> Option<&str> {
     object.spec_shared().source.template_ref.as_ref().map(|r| r.name.as_str())
 }
 
-/// The status says that its container was made to the end at some time.
+/// The status says that its container was made to the end at some time: also where it then lost its mark, so that no other is made for
+/// it as long as that is so.
 pub(crate) fn was_created(status: Option<&LxcStatus>) -> bool {
-    let made = |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
-        c.type_ == ConditionType::Created.as_str() && c.reason == phoenix_crds::conditions::Reason::Created.as_str() && c.status == "True"
-    };
-    status.is_some_and(|s| s.conditions.iter().find(made).is_some())
+    let made = [Reason::Created, Reason::OwnershipLost].map(Reason::as_str);
+    status.is_some_and(|s| s.conditions.iter().any(|c| c.type_ == ConditionType::Created.as_str() && made.contains(&c.reason.as_str())))
 }
 
 pub(crate) fn forget<K: LxcKind>(object: &K, cx: &Arc<Context>) {
@@ -129,3 +132,27 @@ macro_rules! shared_stages {
     };
 }
 pub(crate) use shared_stages;
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+    use crate::condition::{Finding, conditions};
+
+    #[test]
+    fn a_container_that_lost_its_mark_was_made_all_the_same() {
+        let rows = [
+            (Finding::met(ConditionType::Created, Reason::Created, ""), true),
+            (Finding::stalled(ConditionType::Created, Reason::OwnershipLost, ""), true),
+            (Finding::stalled(ConditionType::Created, Reason::VmidTaken, ""), false),
+            (Finding::working(ConditionType::Created, Reason::Creating, ""), false),
+            (Finding::met(ConditionType::SetupComplete, Reason::Succeeded, ""), false),
+        ];
+        for (finding, made) in rows {
+            let conditions = conditions(std::slice::from_ref(&finding), &[], &[], None, Timestamp::UNIX_EPOCH);
+            assert_eq!(was_created(Some(&LxcStatus { conditions, ..LxcStatus::default() })), made, "{finding:?}");
+        }
+        assert!(!was_created(None));
+    }
+}

@@ -68,12 +68,16 @@ pub struct Observed {
     pub has_root: bool,
     /// When this object is to be looked at again at rest.
     pub drift: Duration,
+    /// How often the fleet is polled: so often is looked for what a person was asked to do and no poll shows.
+    pub interval: Duration,
     /// The container.
     pub look: Option<Arc<Look>>,
     /// Whose it is, by its mark.
     pub ownership: Option<Ownership>,
     /// The status says that it was made to the end at some time.
     pub was_created: bool,
+    /// The mark that it had then, where it has lost it.
+    pub lost_mark: Option<Mark>,
     /// It carries our mark but was never made to the end.
     pub half_made: bool,
     /// The task that we started last.
@@ -129,9 +133,11 @@ impl Observed {
             barred,
             has_root: false,
             drift: Duration::from_secs(600),
+            interval: Duration::from_secs(10),
             look: None,
             ownership: None,
             was_created: false,
+            lost_mark: None,
             half_made: false,
             task: None,
             active_task: false,
@@ -173,9 +179,11 @@ pub(crate) async fn observe<K: LxcKind>(object: &K, desired: &Desired, cx: &Arc<
         return Ok(seen);
     };
     seen.drift = cluster.drift_due(vmid);
+    seen.interval = cluster.settings().interval;
+    let max_age = if waits_for_a_person(object.status_shared()) { seen.interval } else { seen.drift };
     cluster.interested(vmid, &target.key);
     let failed = |e: proxmox_client::Error| Fault::proxmox(&e, &format!("looking at container {vmid}"), C::Created);
-    let mut look = cluster.look(vmid, target.node_hint.as_deref(), seen.drift).await.map_err(failed)?;
+    let mut look = cluster.look(vmid, target.node_hint.as_deref(), max_age).await.map_err(failed)?;
     if !matches!(look.presence, Presence::Here(_)) && look.at.elapsed() > ABSENT_FRESH {
         look = cluster.look(vmid, target.node_hint.as_deref(), ABSENT_FRESH).await.map_err(failed)?;
     }
@@ -188,6 +196,11 @@ pub(crate) async fn observe<K: LxcKind>(object: &K, desired: &Desired, cx: &Arc<
         Goal::Absent(_) => remains(&mut seen, vmid, &cluster).await?,
     }
     Ok(seen)
+}
+
+/// The last pass asked somebody to do something, perhaps to the container itself: what was seen of it then says little now.
+fn waits_for_a_person(status: Option<&phoenix_crds::LxcStatus>) -> bool {
+    status.is_some_and(|s| s.conditions.iter().any(|c| c.type_ == C::Stalled.as_str()))
 }
 
 /// The task in the status, followed by the watcher; its failure is counted once.
@@ -239,6 +252,7 @@ async fn details<K: LxcKind>(
         }
     };
     let foreign = !absent && seen.mark().is_none();
+    seen.lost_mark = object.status_shared().filter(|_| foreign && seen.was_created).map(|status| lost_mark(status, target.mark(vmid), present));
     if foreign && present.pinned.is_none() && !seen.was_created {
         seen.candidate = candidate(desired, cluster).await?;
     }
@@ -266,6 +280,17 @@ async fn details<K: LxcKind>(
     seen.guest = cx.sessions.view(&target.uid);
     seen.probe = probe(present, &mark, &container, desired, cluster, cx);
     Ok(())
+}
+
+/// The mark as it stood, from what the status says was durably done.
+fn lost_mark(status: &phoenix_crds::LxcStatus, bare: Mark, present: &Present) -> Mark {
+    let set_up = status.conditions.iter().any(|c| c.type_ == C::SetupComplete.as_str() && c.status == "True");
+    Mark {
+        created: true,
+        setup: set_up.then(|| present.setup_mark.clone()),
+        revision: status.snapshot.as_ref().and_then(|_| status.revision.clone()),
+        ..bare
+    }
 }
 
 fn needs_bridges(present: &Present, seen: Option<&Seen>) -> bool {

@@ -48,6 +48,9 @@ pub(crate) fn status<K: LxcKind>(object: &K, pass: &Pass<K>, now: Timestamp) -> 
             report(&mut status, &previous, desired, observed, pass.receipt.as_ref(), now);
         }
     }
+    if let Some(hypervisor) = pass.fault.as_ref().and_then(|f| f.hypervisor.clone()) {
+        status.hypervisor.get_or_insert(hypervisor);
+    }
     if let Some(vmid) = pass.receipt.as_ref().and_then(|r| r.vmid) {
         status.vmid = Some(i64::from(vmid));
     }

@@ -38,13 +38,19 @@ impl Change {
     pub fn pct_set(&self, vmid: u32) -> String {
         let mut line = format!("pct set {vmid}");
         for (key, value) in &self.set {
-            line.push_str(&format!(" --{key} {value}"));
+            line.push_str(&format!(" --{key} {}", word(value)));
         }
         for key in &self.delete {
             line.push_str(&format!(" --delete {key}"));
         }
         line
     }
+}
+
+/// As one word for a shell.
+fn word(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !value.is_empty() && value.chars().all(plain) { value.to_owned() } else { format!("'{}'", value.replace('\'', r"'\''")) }
 }
 
 /// What to do in a guest; the texts come from `Desired`.
@@ -219,5 +225,20 @@ impl Named for Step {
             Self::Convert { site } => format!("convert {} into a template", site.vmid),
             Self::Snapshot { name, .. } => format!("take snapshot {name}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_to_run_is_one_that_a_shell_understands() {
+        let mut change = Change::default();
+        change.set.insert("dev0".to_owned(), "/dev/nvidia0,mode=0666".to_owned());
+        change.set.insert("features".to_owned(), "mount=nfs;cifs,nesting=1".to_owned());
+        change.delete.push("dev3".to_owned());
+        assert_eq!(change.pct_set(901), "pct set 901 --dev0 /dev/nvidia0,mode=0666 --features 'mount=nfs;cifs,nesting=1' --delete dev3");
+        assert_eq!(word("it's"), r"'it'\''s'");
     }
 }

@@ -41,7 +41,8 @@ pub(crate) async fn desired<K: LxcKind>(object: &K, cx: &Context) -> Result<Desi
         return Err(Fault::bug("a hypervisor was resolved to nothing"));
     };
     allowed(object, &hypervisor, cx).await?;
-    let present = present(object, &hypervisor, cx).await?;
+    // resolved once: a second hypervisor that appears while this one waits for something changes nothing for it
+    let present = present(object, &hypervisor, cx).await.map_err(|fault| fault.on(&hypervisor.name_any()))?;
     Ok(Desired { target, goal: Goal::Present(Box::new(present)) })
 }
 

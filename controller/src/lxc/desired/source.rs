@@ -60,7 +60,8 @@ pub(super) fn resolve(spec: &LxcSpec, namespace: &str, status: Option<&LxcStatus
         Some(Err(waiting)) => return Err(waiting),
         None => {
             let message = format!(
-                "LxcTemplate {namespace}/{name} (spec.source.templateRef) does not exist. Create it, or correct the name; this goes on by itself then."
+                "LxcTemplate {namespace}/{name} (spec.source.templateRef) does not exist. Create it, and this goes on by itself; if the name is \
+                 wrong, make this object anew with the right one."
             );
             return Err(Fault::retry(C::SourceReady, Reason::TemplateNotFound, message));
         }
@@ -76,7 +77,7 @@ fn snapshot_matches(template: &LxcTemplate, expected: &str, is: &str) -> Result<
         return Ok(());
     }
     let message = format!(
-        "spec.source.snapshot expects {expected:?}, but LxcTemplate {} is sealed as {is:?}; correct one of the two names.",
+        "spec.source.snapshot expects {expected:?}, but LxcTemplate {} is sealed as {is:?}. Make this object anew with the right name, or without one.",
         template.metadata.name.as_deref().unwrap_or_default()
     );
     Err(Fault::user(C::SourceReady, Reason::SnapshotMismatch, message))

@@ -58,7 +58,7 @@ fn configure(view: &View<'_>, draft: &mut Draft, site: Site, change: Change) -> 
             site.node
         );
         draft.stalled(C::ConfigInSync, Reason::RootRequired, message);
-        return Some(Verdict::Blocked { recheck: Some(super::ON_WAKE) });
+        return Some(Verdict::Blocked { recheck: Some(view.observed.interval) });
     }
     draft.step(C::ConfigInSync, Reason::Applying, Step::Configure { site, change })
 }

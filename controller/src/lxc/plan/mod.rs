@@ -150,7 +150,7 @@ impl Draft {
 
     /// A step, with what it is about.
     fn step(&mut self, condition: ConditionType, reason: Reason, step: Step) -> Decision {
-        self.working(condition, reason, sentence(&step.phrase()));
+        self.working(condition, reason, step.phrase());
         Some(Verdict::Do(step))
     }
 
@@ -187,11 +187,4 @@ impl<'a> View<'a> {
     fn failure_of(&self, kinds: &[&str]) -> Option<&'a Failure> {
         self.observed.failure.as_ref().filter(|f| kinds.contains(&f.what.as_str()))
     }
-}
-
-/// First letter upper-case, full stop.
-pub(in crate::lxc) fn sentence(phrase: &str) -> String {
-    let mut letters = phrase.chars();
-    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str())
 }

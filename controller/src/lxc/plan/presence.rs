@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phoenix_crds::conditions::{ConditionType as C, Reason};
-use proxmox_client::TaskState;
+use proxmox_client::{ErrorKind, TaskState};
 
 use super::{Decision, Draft, ON_WAKE, View};
 use crate::{
@@ -34,15 +34,23 @@ pub(super) fn reachable(view: &View<'_>, draft: &mut Draft) -> Decision {
 /// As `reachable`, without a word where all is well.
 pub(super) fn connection(observed: &Observed, hypervisor: &str, draft: &mut Draft) -> Decision {
     let unknown = |message: String| Finding { truth: Truth::Unknown, ..Finding::working(C::HypervisorReady, Reason::Unreachable, message) };
+    let see = format!("What it needs stands in its own conditions (`kubectl describe hypervisor {hypervisor}`); this goes on by itself then.");
     match (&observed.health, &observed.barred) {
-        (Health::Failed { message, .. }, _) => {
+        (Health::Failed { kind, message }, _) => {
             draft.partial = true;
-            draft.found(unknown(format!("Hypervisor {hypervisor} does not answer: {message}. See `kubectl describe hypervisor {hypervisor}`.")));
+            let what = match kind {
+                ErrorKind::Untrusted { .. } => "has a certificate that is not trusted",
+                ErrorKind::Unauthorized | ErrorKind::TwoFactor => "refuses its API token",
+                ErrorKind::Forbidden => "denies its API token the rights that it needs",
+                ErrorKind::NoQuorum => "has no quorum",
+                _ => "does not answer",
+            };
+            draft.found(unknown(format!("Hypervisor {hypervisor} {what}: {message}. {see}")));
             Some(Verdict::Wait { until: ON_WAKE })
         }
         (Health::Unknown, _) | (_, Some(Barred::Unchecked)) => {
             draft.partial = true;
-            draft.found(unknown(format!("Hypervisor {hypervisor} is being connected to.")));
+            draft.found(unknown(format!("Hypervisor {hypervisor} is not connected yet. {see}")));
             Some(Verdict::Wait { until: ON_WAKE })
         }
         (Health::Connected, Some(Barred::Identity(why))) => {
@@ -121,15 +129,18 @@ pub(super) fn exists(view: &View<'_>, draft: &mut Draft) -> Decision {
         (Presence::Here(seen), Some(Ownership::Another(mark))) => {
             let name = seen.config.hostname().unwrap_or("?");
             let message = format!(
-                "container {vmid} ({name}) belongs to {} {}/{} of installation {}; it is left alone. Choose another spec.vmid.",
+                "container {vmid} ({name}) belongs to {} {}/{} of installation {}; it is left alone. Choose another spec.vmid in a new object.",
                 mark.kind, mark.namespace, mark.name, mark.instance
             );
             draft.blocked(C::Created, Reason::OwnedByAnother, message)
         }
         (Presence::Here(seen), _) if view.observed.was_created => {
+            // what was known of it stands: it is the same container, only that we may not touch it
+            draft.partial = true;
+            let mark = view.observed.lost_mark.clone().unwrap_or_else(|| Mark { created: true, ..view.target.mark(vmid) });
             let message = format!(
                 "container {vmid} ({}) no longer carries the mark that says it is ours, so it is left alone. Somebody edited its \
-                 description; put the line back (it is in this object's status.resolved.mark), or delete this object to let go of it.",
+                 description; put `{mark}` back as its last line, or delete this object to let go of it.",
                 seen.config.hostname().unwrap_or("?")
             );
             draft.blocked(C::Created, Reason::OwnershipLost, message)

@@ -90,8 +90,13 @@ fn a_lost_mark_stops_everything() {
     world.config.as_mut().unwrap().keys.insert("description".into(), "tidied up".into());
     let mut observed = world.observed(&desired);
     observed.was_created = true;
+    let mark = Mark { created: true, revision: Some("4be1c0a2d9".into()), ..desired.target.mark(901) };
+    observed.lost_mark = Some(mark.clone());
     let plan = plan(&desired, &observed, Timestamp::from_second(1).unwrap());
     assert_eq!(said(&plan, C::Created), (Truth::False, Reason::OwnershipLost, Progress::Stalled));
+    assert!(plan.partial, "what was known of it stands");
+    let message = &plan.findings.iter().find(|f| f.condition == C::Created).unwrap().message;
+    assert!(message.contains(&format!("`{mark}`")), "{message}");
 }
 
 #[test]
@@ -124,6 +129,7 @@ fn without_root_a_device_is_asked_for_by_its_pct_line() {
     assert!(found.message.contains("pct set 901 --dev1 /dev/nvidia0,mode=0666"), "{}", found.message);
     assert!(found.message.contains("--delete dev0"), "{}", found.message);
     assert!(!world.running, "it is not started before");
+    assert_eq!(plan.verdict, Verdict::Blocked { recheck: Some(Duration::from_secs(10)) }, "no poll shows that the line was run");
     // somebody runs the line
     let config = world.config.as_mut().unwrap();
     for (key, path) in [("dev0", "/dev/nvidia0"), ("dev1", "/dev/nvidia1"), ("dev2", "/dev/nvidiactl"), ("dev3", "/dev/nvidia-uvm")] {
