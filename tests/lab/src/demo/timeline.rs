@@ -1,11 +1,14 @@
 //! When each system was in which state, and how much of the time was the operator's own.
 //!
-//! The critical path is what cannot be avoided whoever drives it: Proxmox' tasks as the simulator measured them, the setups as the guests
-//! measured them (whole seconds), and the workload's own start, along the chain of sources that takes longest.
+//! The critical path is what cannot be avoided whoever drives it: Proxmox' tasks, the guests' boots and the setups as the simulator
+//! measured them, and the workload's own start, along the chain of sources that takes longest.
 
 use std::collections::BTreeMap;
 
-use proxmox_simulator::{Simulator, TaskRecord};
+use proxmox_simulator::{
+    Simulator, TaskRecord,
+    guest::{GuestControl, UnitRun},
+};
 use serde_json::{Value, json};
 
 use super::systems::{System, Systems};
@@ -24,13 +27,14 @@ struct Entry {
     states: Vec<(String, f64)>,
     ready_at: f64,
     tasks: BTreeMap<String, f64>,
+    boot: f64,
     setup: f64,
     workload: f64,
 }
 
 impl Entry {
     fn unavoidable(&self) -> f64 {
-        self.tasks.values().sum::<f64>() + self.setup + self.workload
+        self.tasks.values().sum::<f64>() + self.boot + self.setup + self.workload
     }
 }
 
@@ -48,7 +52,8 @@ pub struct Overhead {
 impl Timeline {
     pub(super) fn of(systems: &Systems, simulator: &Simulator) -> Self {
         let tasks = simulator.tasks();
-        let timing = simulator.guests().map(proxmox_simulator::guest::GuestControl::timing).unwrap_or_default();
+        let timing = simulator.guests().map(GuestControl::timing).unwrap_or_default();
+        let runs = simulator.guests().map(GuestControl::runs).unwrap_or_default();
         let entries = systems.all().map(|system| {
             let workload = if system.status.vllm.is_some() { timing.model_load.as_secs_f64() } else { 0.0 };
             Entry {
@@ -58,7 +63,8 @@ impl Timeline {
                 states: system.states.clone(),
                 ready_at: system.ready_at.unwrap_or_default(),
                 tasks: own_tasks(system, systems, &tasks),
-                setup: setup_seconds(system),
+                boot: timing.boot.as_secs_f64(),
+                setup: setup_seconds(system, &runs),
                 workload,
             }
         });
@@ -87,7 +93,7 @@ impl Timeline {
                 let states: Vec<Value> = s.states.iter().map(|(state, at)| json!({"state": state, "at": rounded(*at)})).collect();
                 json!({
                     "name": s.name, "vmid": s.vmid, "source": s.source, "readyAt": rounded(s.ready_at), "states": states,
-                    "unavoidable": {"tasks": s.tasks, "setup": s.setup, "workload": s.workload, "sum": rounded(s.unavoidable())},
+                    "unavoidable": {"tasks": s.tasks, "boot": s.boot, "setup": rounded(s.setup), "workload": s.workload, "sum": rounded(s.unavoidable())},
                 })
             })
             .collect();
@@ -116,8 +122,7 @@ fn own_tasks(system: &System, systems: &Systems, tasks: &[TaskRecord]) -> BTreeM
     seconds
 }
 
-fn setup_seconds(system: &System) -> f64 {
-    let run = system.status.setup.as_ref();
-    let times = run.and_then(|s| Some((s.started_at.as_ref()?.0, s.finished_at.as_ref()?.0)));
-    times.map_or(0.0, |(from, to)| (to.as_millisecond() - from.as_millisecond()) as f64 / 1000.0)
+fn setup_seconds(system: &System, runs: &[UnitRun]) -> f64 {
+    let mine = |run: &&UnitRun| Some(i64::from(run.vmid)) == system.vmid && run.unit.starts_with("phoenix-setup");
+    runs.iter().filter(mine).map(|run| run.seconds).sum()
 }

@@ -1,12 +1,12 @@
 //! The handle by which tests and demos make things happen inside guests.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::Shared;
 use super::boot;
 use super::faults::{Failure, GuestTiming, VllmFailure};
 use super::systemd;
+use super::{Shared, UnitRun};
 
 /// Reaches into all guests of a simulator. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +41,15 @@ impl GuestControl {
             model_load,
             ..self.timing()
         });
+    }
+
+    /// Which units ran how long, in the order in which they ended.
+    pub fn runs(&self) -> Vec<UnitRun> {
+        self.shared
+            .runs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Makes a stand-in command fail, in one guest or in all.

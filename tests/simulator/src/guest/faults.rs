@@ -24,7 +24,7 @@ pub enum VllmFailure {
     OutOfMemory,
     /// The model isn't in the hub's catalogue.
     ModelNotFound,
-    /// The hub asks for a token that has been granted access.
+    /// The hub gives the model to those with a token only: none is in `HF_TOKEN`.
     GatedModel,
 }
 

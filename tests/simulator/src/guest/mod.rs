@@ -1,7 +1,7 @@
 //! What runs inside simulated containers: a real shell in a confined root, stand-ins for the commands that would reach the outside, and the servers
 //! (vLLM, Portainer) that the guests' programs would be.
 //!
-//! [`World`] is the implementation of [`Guests`] for all containers of a simulator. It decides nothing about Proxmox: the model says when a root is
+//! `World` is the implementation of `Guests` for all containers of a simulator. It decides nothing about Proxmox: the model says when a root is
 //! made, a container boots or halts. Nothing survives the world: a guest's first process ends when a pipe closes that only this process holds.
 
 mod boot;
@@ -70,9 +70,34 @@ struct Shared {
     guests: Mutex<HashMap<u32, Arc<Guest>>>,
     sessions: tokio::sync::Mutex<HashMap<u32, Arc<Session>>>,
     events: mpsc::UnboundedSender<GuestEvent>,
+    runs: Mutex<Vec<UnitRun>>,
+}
+
+/// How long the main process of a systemd unit ran in a guest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnitRun {
+    /// The guest.
+    pub vmid: u32,
+    /// The unit, as `phoenix-setup.service`.
+    pub unit: String,
+    /// In seconds.
+    pub seconds: f64,
 }
 
 impl Shared {
+    /// Keeps how long a unit ran.
+    fn ran(&self, vmid: u32, unit: &str, took: std::time::Duration) {
+        let run = UnitRun {
+            vmid,
+            unit: unit.to_owned(),
+            seconds: took.as_secs_f64(),
+        };
+        self.runs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(run);
+    }
+
     fn guests(&self) -> MutexGuard<'_, HashMap<u32, Arc<Guest>>> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,6 +185,7 @@ impl World {
             guests: Mutex::default(),
             sessions: tokio::sync::Mutex::default(),
             events,
+            runs: Mutex::default(),
         });
         let dialled = Arc::downgrade(&shared);
         let (proxy, proxy_task) = proxy::start(Arc::new(move |host, port| {

@@ -243,7 +243,7 @@ impl Running {
         let pid = process.as_ref().map_or(0, |process| process.inside);
         self.relay(&mut child, &identifier, pid);
         self.say(&format!("Started {}.", self.name));
-        let begun = SystemTime::now();
+        let (begun, clock) = (SystemTime::now(), std::time::Instant::now());
         self.change(|state| {
             state.main_pid = pid;
             state.main_start = Some(begun);
@@ -284,6 +284,9 @@ impl Running {
                 End::TooLong
             }
         };
+        self.guest
+            .shared
+            .ran(self.guest.vmid, &self.name, clock.elapsed());
         self.record(&end);
         end
     }

@@ -172,7 +172,9 @@ async fn serve_model(guest: &Arc<Guest>, call: &Call, serve: Serve, version: &st
                     serve.model
                 ));
             }
-            Some(VllmFailure::GatedModel) => {
+            Some(VllmFailure::GatedModel)
+                if call.env.get("HF_TOKEN").is_none_or(String::is_empty) =>
+            {
                 return Err(format!(
                     "OSError: You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/{}.\n401 Client Error. Access to model {} is restricted. You must have access to it and be authenticated to access it. Please log in.",
                     serve.model, serve.model
