@@ -29,7 +29,10 @@ finish() {
 }
 
 export HOME="${HOME:-/root}" USER=root LOGNAME=root DEBIAN_FRONTEND=noninteractive
-PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+case :${PATH:-}: in
+  *:/usr/sbin:*) ;;
+  *) PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ;;
+esac
 export PATH
 if [ -f "$d/environment" ]; then . "$d/environment"; fi
 limit=$(cat "$d/timeout")
