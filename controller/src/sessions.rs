@@ -137,8 +137,11 @@ impl Sessions {
                 Ok(outcome) => outcome,
                 Err(_) => Err(GuestError::timeout(order.op.name(), order.limit)),
             };
-            if outcome.is_err() {
-                session = None;
+            if outcome.is_err()
+                && let Some(open) = session.take()
+            {
+                // nobody should find our silent loop on a console that we have left
+                open.close().await;
             }
             self.with(&uid, |entry| entry.view.ended(&order.op, outcome));
             visit.wakes.wake(&visit.who);

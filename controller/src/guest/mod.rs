@@ -75,7 +75,7 @@ async fn work<T: Terminal>(
     op: &GuestOp,
 ) -> Result<GuestFacts, GuestError> {
     let deadline = match op {
-        GuestOp::AwaitBoot { limit } | GuestOp::AwaitSetup { limit } => {
+        GuestOp::AwaitBoot { limit, .. } | GuestOp::AwaitSetup { limit } => {
             Some(Instant::now() + *limit)
         }
         _ => None,
@@ -88,7 +88,7 @@ async fn work<T: Terminal>(
         let facts = inspect(shell, place).await?;
         // A wait may end early, when somebody joins the console.
         let wanted = match op {
-            GuestOp::AwaitBoot { .. } => !facts.booted(),
+            GuestOp::AwaitBoot { network, .. } => !facts.booted(*network),
             GuestOp::AwaitSetup { .. } => facts
                 .state
                 .as_ref()

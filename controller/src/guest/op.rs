@@ -51,6 +51,8 @@ pub enum GuestOp {
     Inspect,
     /// Waits until init is up and there is a default route and a name server; returns at the limit in any case.
     AwaitBoot {
+        /// Whether a default route and a name server belong to it: not in a container that was given no way out.
+        network: bool,
         /// The longest wait.
         limit: Duration,
     },

@@ -44,11 +44,12 @@ impl Place<'_> {
         let seconds = slice.as_secs().max(1);
         Some(match op {
             GuestOp::Inspect => return None,
-            GuestOp::AwaitBoot { .. } => {
-                self.waiting(include_str!("script/await_boot.sh"), seconds)
+            GuestOp::AwaitBoot { network, .. } => {
+                let network = ("NETWORK", if *network { "1" } else { "" });
+                self.waiting(include_str!("script/await_boot.sh"), &[network], seconds)
             }
             GuestOp::AwaitSetup { .. } => {
-                self.waiting(include_str!("script/await_setup.sh"), seconds)
+                self.waiting(include_str!("script/await_setup.sh"), &[], seconds)
             }
             GuestOp::Personalise => self.script(
                 include_str!("script/personalise.sh"),
@@ -85,9 +86,11 @@ impl Place<'_> {
         })
     }
 
-    fn waiting(&self, body: &str, seconds: u64) -> Script {
+    fn waiting(&self, body: &str, values: &[(&str, &str)], seconds: u64) -> Script {
         let limit = Duration::from_secs(seconds + 30);
-        self.script(body, &[("LIMIT", &seconds.to_string())], Vec::new(), limit)
+        let seconds = seconds.to_string();
+        let values = [values, &[("LIMIT", seconds.as_str())]].concat();
+        self.script(body, &values, Vec::new(), limit)
     }
 
     fn start_setup(&self, run: &SetupRun) -> Script {

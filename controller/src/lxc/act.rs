@@ -231,7 +231,7 @@ impl Hand<'_> {
 /// The texts that a guest step needs.
 fn operation(step: GuestStep, present: &Present) -> Result<(GuestOp, Duration), Fault> {
     let op = match step {
-        GuestStep::AwaitBoot => return Ok((GuestOp::AwaitBoot { limit: BOOT_LIMIT }, BOOT_LIMIT + GUEST_LIMIT)),
+        GuestStep::AwaitBoot { network } => return Ok((GuestOp::AwaitBoot { network, limit: BOOT_LIMIT }, BOOT_LIMIT + GUEST_LIMIT)),
         GuestStep::AwaitSetup => return Ok((GuestOp::AwaitSetup { limit: FOLLOW_LIMIT }, FOLLOW_LIMIT + GUEST_LIMIT)),
         GuestStep::Inspect => GuestOp::Inspect,
         GuestStep::Personalise => GuestOp::Personalise,

@@ -56,8 +56,11 @@ fn word(value: &str) -> String {
 /// What to do in a guest; the texts come from `Desired`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuestStep {
-    /// Wait for init and a way out.
-    AwaitBoot,
+    /// Wait for init.
+    AwaitBoot {
+        /// And for a way out.
+        network: bool,
+    },
     /// Look only.
     Inspect,
     /// Make a clone a machine of its own.
@@ -188,7 +191,7 @@ impl Named for Step {
             Self::Start { .. } => "start",
             Self::Shutdown { .. } => "shutdown",
             Self::Guest { step, .. } => match step {
-                GuestStep::AwaitBoot => "await_boot",
+                GuestStep::AwaitBoot { .. } => "await_boot",
                 GuestStep::Inspect => "inspect",
                 GuestStep::Personalise => "personalise",
                 GuestStep::StartSetup { .. } => "start_setup",
@@ -213,7 +216,8 @@ impl Named for Step {
             Self::Start { site } => format!("start container {}", site.vmid),
             Self::Shutdown { site, .. } => format!("shut container {} down", site.vmid),
             Self::Guest { step, .. } => match step {
-                GuestStep::AwaitBoot => "wait for init and network".to_owned(),
+                GuestStep::AwaitBoot { network: true } => "wait for init and network".to_owned(),
+                GuestStep::AwaitBoot { network: false } => "wait for init".to_owned(),
                 GuestStep::Inspect => "look into the guest".to_owned(),
                 GuestStep::Personalise => "make the clone a machine of its own".to_owned(),
                 GuestStep::StartSetup { attempt: 1 } => "run the setup".to_owned(),

@@ -30,7 +30,7 @@ fn a_guest_at_work() {
         ),
     );
     let facts = parse(report.as_bytes(), "950-uid").unwrap();
-    assert!(facts.booted());
+    assert!(facts.booted(true));
     assert_eq!(facts.os.as_deref(), Some("Ubuntu 24.04.3 LTS"));
     assert_eq!(facts.host_driver.as_deref(), Some("550.90.07"));
     let state = facts.state.unwrap();

@@ -337,6 +337,7 @@ async fn a_wait_that_was_left_behind_gives_way() {
     let guest = Guest::new(&["bash"]);
     guest.write("etc/resolv.conf", "");
     let op = GuestOp::AwaitBoot {
+        network: true,
         limit: Duration::from_secs(60),
     };
     let waiting = operate(&guest, &op);
@@ -361,19 +362,21 @@ async fn the_boot_is_awaited_and_the_limit_kept() {
     let guest = Guest::new(&["bash"]);
     guest.write("etc/resolv.conf", "");
     let op = GuestOp::AwaitBoot {
+        network: true,
         limit: Duration::from_secs(2),
     };
     let begun = Instant::now();
-    assert!(!operate(&guest, &op).await.unwrap().booted());
+    assert!(!operate(&guest, &op).await.unwrap().booted(true));
     assert!(begun.elapsed() >= Duration::from_secs(2));
     let op = GuestOp::AwaitBoot {
+        network: true,
         limit: Duration::from_secs(60),
     };
     let (facts, ()) = tokio::join!(operate(&guest, &op), async {
         tokio::time::sleep(Duration::from_millis(900)).await;
         guest.write("etc/resolv.conf", "nameserver 10.0.0.1\n");
     });
-    assert!(facts.unwrap().booted());
+    assert!(facts.unwrap().booted(true));
 }
 
 #[tokio::test]
@@ -383,20 +386,21 @@ async fn systemds_boot_is_awaited() {
     guest.command("systemctl", "cat $ROOT/state");
     let facts = operate(&guest, &GuestOp::Inspect).await.unwrap();
     assert_eq!(
-        (facts.init.clone(), facts.booted()),
+        (facts.init.clone(), facts.booted(true)),
         (InitState::Starting, false)
     );
     guest.write("state", "degraded");
     let facts = operate(
         &guest,
         &GuestOp::AwaitBoot {
+            network: true,
             limit: Duration::from_secs(5),
         },
     )
     .await
     .unwrap();
     assert_eq!(
-        (facts.init.clone(), facts.booted()),
+        (facts.init.clone(), facts.booted(true)),
         (InitState::Degraded, true)
     );
 }

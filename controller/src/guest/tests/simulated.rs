@@ -122,11 +122,12 @@ async fn a_container_comes_from_its_first_boot_to_serving_a_model() {
     let mut session = lab.session().await.unwrap();
     let facts = session
         .run(&GuestOp::AwaitBoot {
+            network: true,
             limit: Duration::from_secs(30),
         })
         .await
         .unwrap();
-    assert!(facts.booted(), "{facts:?}");
+    assert!(facts.booted(true), "{facts:?}");
     let before = guests.read_file(950, "/etc/ssh/ssh_host_ed25519_key");
     assert!(
         session

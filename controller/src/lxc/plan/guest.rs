@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use phoenix_crds::conditions::{ConditionType as C, Reason};
+use proxmox_client::CtConfig;
 
 use super::{Decision, Draft, ON_WAKE, View, config::write_mark};
 use crate::{
@@ -54,7 +55,8 @@ fn inside(view: &View<'_>, draft: &mut Draft) -> Decision {
     if let Some(decision) = unavailable(view, draft, C::SetupComplete, Reason::Waiting) {
         return Some(decision);
     }
-    let Some(facts) = view.observed.guest.known().filter(|f| f.booted()) else {
+    let network = has_way_out(&view.seen()?.config);
+    let Some(facts) = view.observed.guest.known().filter(|f| f.booted(network)) else {
         return boot(view, draft);
     };
     let state = facts.state.as_ref();
@@ -106,6 +108,7 @@ fn clip(line: &str) -> String {
 
 fn boot(view: &View<'_>, draft: &mut Draft) -> Decision {
     let up = view.seen()?.status.uptime.unwrap_or_default();
+    let network = has_way_out(&view.seen()?.config);
     if let (true, Some(facts)) = (up > BOOT_PATIENCE, view.observed.guest.known()) {
         let message = format!("The container has run for {up} s, but {}.", lacking(facts));
         draft.stalled(C::SetupComplete, Reason::Waiting, message);
@@ -113,10 +116,16 @@ fn boot(view: &View<'_>, draft: &mut Draft) -> Decision {
         let age = view.observed.guest.facts.as_ref().map(|(_, at)| at.elapsed()).unwrap_or_default();
         return Some(match FRESH.checked_sub(age) {
             Some(left) => Verdict::Wait { until: left.max(Duration::from_secs(1)) },
-            None => Verdict::Do(Step::Guest { site: view.site()?, step: GuestStep::AwaitBoot }),
+            None => Verdict::Do(Step::Guest { site: view.site()?, step: GuestStep::AwaitBoot { network } }),
         });
     }
-    guest(view, draft, Reason::Waiting, GuestStep::AwaitBoot)
+    guest(view, draft, Reason::Waiting, GuestStep::AwaitBoot { network })
+}
+
+/// Some interface has a gateway or asks for one; without that a default route would be waited for in vain.
+fn has_way_out(config: &CtConfig) -> bool {
+    let asks = |value: Option<&str>| matches!(value, Some("dhcp" | "auto"));
+    config.nets().values().any(|n| n.get("gw").is_some() || n.get("gw6").is_some() || asks(n.get("ip")) || asks(n.get("ip6")))
 }
 
 fn lacking(facts: &GuestFacts) -> String {

@@ -222,6 +222,7 @@ fn explain(unit: &VllmUnit, probe: Option<&VllmProbe>, loading_for: u64) -> (Rea
         }
         Some(VllmProbe::Unreachable { why }) => (Reason::Unreachable, format!("vLLM's port can't be reached from the operator: {why}.")),
         Some(VllmProbe::Unauthorized) => (Reason::Unreachable, "vLLM refuses the API key of spec.vllm.apiKey.".to_owned()),
+        Some(VllmProbe::NoCompletion { why }) => (Reason::Loading, format!("vLLM has loaded its model, but {why}.")),
         Some(VllmProbe::Unhealthy { status }) => (Reason::Loading, format!("vLLM answers {status} on /health.")),
         _ => (Reason::Loading, format!("vLLM is loading its model (for {loading_for} s).")),
     }

@@ -217,3 +217,15 @@ fn a_missing_bridge_is_told_before_anything_is_created() {
     assert_eq!(said(&plan, C::ConfigInSync), (Truth::False, Reason::Invalid, Progress::Stalled));
     assert!(matches!(plan.verdict, Verdict::Blocked { .. }));
 }
+
+#[test]
+fn a_route_is_waited_for_only_where_there_can_be_one() {
+    let mut world = World::empty();
+    world.in_guest.default_route = false;
+    let mut desired = template();
+    present(&mut desired).nets = None;
+    assert!(matches!(world.clone().run(&mut desired, 60), Verdict::Done { .. }), "its interface has no gateway");
+    let mut desired = template();
+    assert!(matches!(world.run(&mut desired, 60), Verdict::Do(Step::Guest { .. })), "the setup may need the network");
+    assert!(!world.steps.contains(&"start_setup".to_owned()));
+}

@@ -257,7 +257,7 @@ impl World {
         assert!(self.running, "entered a stopped guest");
         let guest = &mut self.in_guest;
         match step {
-            GuestStep::AwaitBoot | GuestStep::Inspect => {}
+            GuestStep::AwaitBoot { .. } | GuestStep::Inspect => {}
             GuestStep::Personalise => guest.state = Some(GuestState { key: "901-u-1".into(), personalised: true, setup: None }),
             GuestStep::StartSetup { attempt } => {
                 let state = guest.state.get_or_insert_with(|| GuestState { key: "901-u-1".into(), personalised: false, setup: None });
