@@ -60,7 +60,8 @@ impl Operator {
             "--log-format=text".to_owned(),
         ];
         flags.extend(settings.selector.iter().map(|s| format!("--hypervisor-selector={s}")));
-        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        // by the kernel's own link: a newer build may have replaced the file meanwhile
+        let mut command = Command::new("/proc/self/exe");
         command
             .args(&settings.arguments)
             .env(ROLE, flags.join("\n"))

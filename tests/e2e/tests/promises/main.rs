@@ -3,8 +3,11 @@
 //! One control plane serves all; each test has a simulator, a namespace, a Hypervisor and an operator of its own, so that they don't see
 //! each other.
 
+mod documented;
+mod link;
 mod stage;
 
+mod bad_input;
 mod chain;
 
 /// Not a test: in a process that was started to be the operator, this is its `main`.

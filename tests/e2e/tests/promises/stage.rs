@@ -3,6 +3,7 @@
 use std::{
     fmt::Debug,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,23 +29,22 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The OS template that the simulated host has.
 pub(crate) const OS_TEMPLATE: &str = "local:vztmpl/ubuntu-24.04-standard_24.04-2_amd64.tar.zst";
 
-struct Shared {
+/// A control plane with the operator's rights in it.
+struct Installed {
     plane: ControlPlane,
     kubeconfig: PathBuf,
 }
 
-static SHARED: OnceCell<Shared> = OnceCell::const_new();
-
-/// The control plane that all tests share, with the operator's rights in it.
-async fn shared() -> &'static Shared {
-    SHARED
-        .get_or_init(|| async {
-            let plane = ControlPlane::start().await.expect("a control plane");
-            let kubeconfig = install_operator(&plane).await.expect("the operator's rights");
-            Shared { plane, kubeconfig }
-        })
-        .await
+impl Installed {
+    async fn on(plane: anyhow::Result<ControlPlane>) -> Arc<Self> {
+        let plane = plane.expect("a control plane");
+        let kubeconfig = install_operator(&plane).await.expect("the operator's rights");
+        Arc::new(Self { plane, kubeconfig })
+    }
 }
+
+/// The one that tests share.
+static SHARED: OnceCell<Arc<Installed>> = OnceCell::const_new();
 
 /// What differs from test to test.
 #[derive(Debug, Clone)]
@@ -57,12 +57,14 @@ pub(crate) struct Settings {
     pub(crate) polling: (&'static str, &'static str),
     /// Start the operator at once.
     pub(crate) operator: bool,
+    /// A control plane of its own, and an operator that takes all hypervisors in it for its own: for what can't be shown beside others.
+    pub(crate) alone: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let simulator = SimulatorConfig { guests: Some(GuestSettings::default()), ..SimulatorConfig::default() };
-        Self { simulator, root: true, polling: ("1s", "10m"), operator: true }
+        Self { simulator, root: true, polling: ("1s", "10m"), operator: true, alone: false }
     }
 }
 
@@ -78,6 +80,8 @@ pub(crate) struct Stage {
     pub(crate) name: String,
     pub(crate) simulator: Simulator,
     pub(crate) client: Client,
+    installed: Arc<Installed>,
+    alone: bool,
     operator: Option<Operator>,
     log: PathBuf,
     _folder: tempfile::TempDir,
@@ -86,16 +90,22 @@ pub(crate) struct Stage {
 impl Stage {
     /// Raises it; `name` must be a DNS label that no other test has.
     pub(crate) async fn raise(name: &str, settings: Settings) -> Self {
-        let shared = shared().await;
-        make_namespace(&shared.plane, name).await.expect("a namespace");
+        let installed = if settings.alone {
+            Installed::on(ControlPlane::start_own().await).await
+        } else {
+            Arc::clone(SHARED.get_or_init(async || Installed::on(ControlPlane::start().await).await).await)
+        };
+        let plane = &installed.plane;
+        make_namespace(plane, name).await.expect("a namespace");
         let simulator = Simulator::start(settings.simulator).await.expect("a simulated Proxmox VE");
         let access = Access { name: name.to_owned(), root: settings.root, polling: settings.polling };
         let (secret, hypervisor) = hypervisor_for(&simulator, &access);
-        apply_hypervisor(&shared.plane, &secret, &hypervisor).await.expect("a Hypervisor");
+        apply_hypervisor(plane, &secret, &hypervisor).await.expect("a Hypervisor");
         let folder = tempfile::tempdir().expect("a folder for the log");
         let log = folder.path().join("operator.log");
-        let client = shared.plane.client().expect("a client");
-        let mut stage = Self { name: name.to_owned(), simulator, client, operator: None, log, _folder: folder };
+        let client = plane.client().expect("a client");
+        let alone = settings.alone;
+        let mut stage = Self { name: name.to_owned(), simulator, client, installed, alone, operator: None, log, _folder: folder };
         if settings.operator {
             stage.start_operator();
         }
@@ -103,10 +113,9 @@ impl Stage {
     }
 
     pub(crate) fn start_operator(&mut self) {
-        let shared = SHARED.get().expect("raised before");
         let settings = OperatorSettings {
-            kubeconfig: shared.kubeconfig.clone(),
-            selector: Some(format!("lab={}", self.name)),
+            kubeconfig: self.installed.kubeconfig.clone(),
+            selector: (!self.alone).then(|| format!("lab={}", self.name)),
             log: Some(self.log.clone()),
             filter: "info,phoenix_controller=debug,kube=warn,kube_runtime=warn".to_owned(),
             arguments: ["operator_process", "--exact", "--nocapture"].map(Into::into).to_vec(),
@@ -138,9 +147,8 @@ impl Stage {
 
     /// kubectl in the test's namespace.
     pub(crate) async fn kubectl(&self, args: &[&str]) -> String {
-        let shared = SHARED.get().expect("raised before");
         let args = ["-n", &self.name].into_iter().chain(args.iter().copied());
-        shared.plane.kubectl().run(args).await.expect("kubectl")
+        self.installed.plane.kubectl().run(args).await.expect("kubectl")
     }
 
     /// A template from the OS template, in this test's world; `more` is merged into its spec.
@@ -157,7 +165,11 @@ impl Stage {
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
-        let spec = merged(json!({"hypervisorRef": {"name": self.name}}), spec);
+        let mut spec = merged(json!({"hypervisorRef": {"name": self.name}}), spec);
+        if let Some(fields) = spec.as_object_mut() {
+            // what a test names as null is left out
+            fields.retain(|_, value| !value.is_null());
+        }
         let object = json!({"apiVersion": "phoenix-hypervisor.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
         let params = PatchParams::apply("test").force().validation_strict();
         self.api::<K>().patch(name, &params, &Patch::Apply(&object)).await.expect("an accepted object")
@@ -205,13 +217,27 @@ impl Stage {
         condition(&object, kind).expect("just seen")
     }
 
+    /// A further Hypervisor that leads to another simulator.
+    pub(crate) async fn add_hypervisor(&self, simulator: &Simulator, access: &Access) {
+        let (secret, hypervisor) = hypervisor_for(simulator, access);
+        apply_hypervisor(&self.installed.plane, &secret, &hypervisor).await.expect("a Hypervisor");
+    }
+
     /// Deletes an Lxc object and waits until it is gone.
     pub(crate) async fn delete<K>(&self, name: &str)
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
+        self.api::<K>().delete(name, &kube::api::DeleteParams::default()).await.expect("a deletion");
+        self.gone::<K>(name).await;
+    }
+
+    /// Waits until an Lxc object is gone.
+    pub(crate) async fn gone<K>(&self, name: &str)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
         let api = self.api::<K>();
-        api.delete(name, &kube::api::DeleteParams::default()).await.expect("a deletion");
         let deadline = Instant::now() + PATIENCE;
         while let Some(object) = api.get_opt(name).await.expect("an answer") {
             assert!(Instant::now() < deadline, "{} is not gone: {object:?}", object.name_any());
