@@ -368,10 +368,10 @@ fn rivals<K: LxcKind>(object: &K, present: &Present, cx: &Context) -> Vec<String
         }
     };
     for t in cx.stores.all_templates().iter().filter(|t| t.uid() != uid && alive(t.status_shared())) {
-        compare(format!("lxctemplate {}/{}", t.namespace().unwrap_or_default(), t.name_any()), t.spec_shared());
+        compare(format!("LxcTemplate {}/{}", t.namespace().unwrap_or_default(), t.name_any()), t.spec_shared());
     }
     for c in cx.stores.all_containers().iter().filter(|c| c.uid() != uid && alive(c.status_shared())) {
-        compare(format!("lxccontainer {}/{}", c.namespace().unwrap_or_default(), c.name_any()), c.spec_shared());
+        compare(format!("LxcContainer {}/{}", c.namespace().unwrap_or_default(), c.name_any()), c.spec_shared());
     }
     found
 }

@@ -155,7 +155,7 @@ pub(super) fn exists(view: &View<'_>, draft: &mut Draft) -> Decision {
 fn source_found(view: &View<'_>, draft: &mut Draft) {
     let message = match &view.present.source {
         Source::OsTemplate(volume) => format!("OS template {volume}."),
-        Source::Template(t) => format!("{} is sealed in {} (revision {}).", t.name, t.snapshot, t.revision),
+        Source::Template(t) => format!("LxcTemplate {} is sealed in {} (revision {}).", t.name, t.snapshot, t.revision),
     };
     draft.met(C::SourceReady, Reason::Sealed, message);
 }
