@@ -82,6 +82,7 @@ impl Fault {
     }
 
     /// The same, of an object whose hypervisor was resolved before.
+    #[must_use]
     pub fn on(self, hypervisor: &str) -> Self {
         Self { hypervisor: Some(hypervisor.to_owned()), ..self }
     }

@@ -11,7 +11,7 @@ use std::{
 /// So often is something tried before `Stalled` says that somebody should look.
 pub const TRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// A failure that repeats: tasks that end badly, guests that can't be entered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use crate::{
     wake::{ObjectKey, Wakes},
 };
 
-const WHILE_STARTING: Duration = Duration::from_millis(1000);
+const WHILE_STARTING: Duration = Duration::from_secs(1);
 const AT_REST: Duration = Duration::from_secs(10);
 
 /// What to ask, but for the address.
@@ -147,7 +147,7 @@ impl Prober {
 fn identity(spec: &ProbeSpec, address: &str, proxy: Option<&str>) -> String {
     let text = match spec {
         ProbeSpec::Vllm { port, model, api_key, args_hash } => {
-            let key = api_key.as_ref().map(|k| k.expose_secret()).unwrap_or_default();
+            let key = api_key.as_ref().map(SecretString::expose_secret).unwrap_or_default();
             hash::short(&[&port.to_string(), model, key, args_hash])
         }
         ProbeSpec::Http(probe) => format!("{probe:?}"),

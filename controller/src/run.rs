@@ -1,10 +1,7 @@
 //! From settings to a running operator: caches, controllers, lease, server, and their orderly end.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -68,16 +65,17 @@ pub async fn run(settings: Settings, kube: Client, shutdown: CancellationToken) 
             async move { c.run(stop).await }.boxed()
         },
     ));
-    let ready = Arc::new(AtomicBool::new(false));
+    // served from the first moment: a probe must not end a process that waits for the CRDs
+    let working = Arc::new(OnceLock::new());
+    let serving = tokio::spawn(server.run(pages(&working, &metrics), shutdown.clone()));
     let instance = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         instance = installed(&kube) => instance?,
     };
     let (wakes, streams) = Wakes::new();
     let writers = Writers::new();
-    let cx = Arc::new(context(settings, kube, instance, &writers, leadership.clone(), Arc::clone(&metrics), wakes));
-    let serving = tokio::spawn(server.run(pages(&cx, &ready), shutdown.clone()));
-    ready.store(true, Ordering::Relaxed);
+    let cx = Arc::new(context(settings, kube, instance, &writers, leadership.clone(), metrics, wakes));
+    let _ = working.set(Arc::clone(&cx));
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         () = leadership.leading() => lead(&cx, writers, streams, &shutdown, &leadership).await,
@@ -247,7 +245,7 @@ fn wakes<K: Kind>(receiver: UnboundedReceiver<ObjectKey>) -> futures::stream::Bo
         .boxed()
 }
 
-/// Secrets and ConfigMaps that objects name: a change of one wakes them. Metadata only; their content is read when it is needed.
+/// `Secret`s and `ConfigMap`s that objects name: a change of one wakes them. Metadata only; their content is read when it is needed.
 async fn references(cx: Arc<Context>) {
     let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(cx.kube.clone(), &cx.namespace);
     let maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(cx.kube.clone());
@@ -281,14 +279,17 @@ fn map_changed(namespace: &str, name: &str, cx: &Context) {
     cx.stores.all_containers().iter().filter(|c| uses(*c, namespace, name)).for_each(|c| cx.wakes.wake(&key_of(c)));
 }
 
-fn pages(cx: &Arc<Context>, ready: &Arc<AtomicBool>) -> Pages {
-    let (gauges, ready) = (Arc::clone(cx), Arc::clone(ready));
+/// `working` holds the context from the moment on when the CRDs are there.
+fn pages(working: &Arc<OnceLock<Arc<Context>>>, metrics: &Arc<Metrics>) -> Pages {
+    let (metrics, gauges, ready) = (Arc::clone(metrics), Arc::clone(working), Arc::clone(working));
     Pages {
         metrics: Arc::new(move || {
-            gauges.gauge();
-            gauges.metrics.encode()
+            if let Some(cx) = gauges.get() {
+                cx.gauge();
+            }
+            metrics.encode()
         }),
         healthy: Arc::new(|| Ok(())),
-        ready: Arc::new(move || if ready.load(Ordering::Relaxed) { Ok(()) } else { Err("the CRDs are not installed yet".to_owned()) }),
+        ready: Arc::new(move || ready.get().map(|_| ()).ok_or_else(|| "the CRDs are not installed yet".to_owned())),
     }
 }

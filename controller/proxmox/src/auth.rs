@@ -19,10 +19,10 @@ use tokio::{sync::Mutex, time::Instant};
 const CSRF: HeaderName = HeaderName::from_static("csrfpreventiontoken");
 const ROOT: &str = "root@pam";
 /// Proxmox's tickets live for two hours.
-const RENEW_AFTER: Duration = Duration::from_secs(100 * 60);
+const RENEW_AFTER: Duration = Duration::from_mins(100);
 /// The pause after the first refused login; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(60);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+const FIRST_PAUSE: Duration = Duration::from_mins(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(15);
 
 pub(crate) struct Auth {
     token: HeaderMap,

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A freed VMID rests for so long: Proxmox's own lists, backups and people still mean the old container by it.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_mins(1);
 
 /// What `Hypervisor.spec` says about how to run it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -101,7 +101,7 @@ impl Cluster {
             Ok(_) => Health::Connected,
             Err(e) => Health::Failed { kind: e.kind.clone(), message: e.to_string() },
         };
-        self.set_health(health);
+        self.set_health(&health);
         let resources = answer?;
         let changed = lock(&self.rows).update(&resources);
         for vmid in changed {
@@ -114,12 +114,12 @@ impl Cluster {
         Ok(())
     }
 
-    fn set_health(&self, health: Health) {
+    fn set_health(&self, health: &Health) {
         let former = std::mem::replace(&mut *lock(&self.health), health.clone());
-        if former == health {
+        if former == *health {
             return;
         }
-        if let Health::Failed { message, .. } = &health {
+        if let Health::Failed { message, .. } = health {
             warn!(hypervisor = self.name(), %message, "hypervisor not reachable");
         }
         self.wakes.wake(&ObjectKey::hypervisor(self.name()));

@@ -18,7 +18,7 @@ use crate::wake::{ObjectKey, Wakes};
 const FIRST: Duration = Duration::from_millis(80);
 const LONGEST: Duration = Duration::from_secs(2);
 /// Outcomes older than this are forgotten; the object has long read them, or asks again.
-const KEPT: Duration = Duration::from_secs(3600);
+const KEPT: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 struct Watched {

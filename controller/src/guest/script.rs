@@ -108,7 +108,7 @@ impl Place<'_> {
             include_str!("script/start_setup.sh"),
             &values,
             files.to_vec(),
-            Duration::from_secs(120),
+            Duration::from_mins(2),
         )
     }
 
@@ -122,7 +122,7 @@ impl Place<'_> {
             include_str!("script/apply_vllm.sh"),
             &values,
             files,
-            Duration::from_secs(240),
+            Duration::from_mins(4),
         )
     }
 

@@ -66,7 +66,7 @@ impl Kind for Hypervisor {
     }
 
     async fn act(&self, step: &Self::Step, desired: &Self::Desired, _: &Self::Observed, cx: &Arc<Context>) -> Result<Receipt, Fault> {
-        act::act(*step, desired, cx)
+        Ok(act::act(*step, desired, cx))
     }
 
     fn status(&self, pass: &Pass<Self>, now: Timestamp) -> Self::Status {

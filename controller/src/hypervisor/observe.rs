@@ -86,7 +86,7 @@ fn failed(error: &Error) -> Fault {
 async fn look(object: &Hypervisor, cluster: &Cluster) -> Result<Inventory, Error> {
     let client = cluster.client();
     let version = client.version().await?.version;
-    let status = client.cluster_status().await?;
+    let status = optional(client.cluster_status().await)?;
     let nodes = client.nodes().await?;
     let mut inventory = Inventory {
         at: Instant::now(),
@@ -94,7 +94,7 @@ async fn look(object: &Hypervisor, cluster: &Cluster) -> Result<Inventory, Error
         ca: None,
         nodes: Vec::new(),
         storages: Vec::new(),
-        quorate: quorate(&status),
+        quorate: status.as_deref().is_none_or(quorate),
         missing: missing(object, &client.permissions().await?),
     };
     for node in &nodes {
@@ -200,6 +200,8 @@ fn used(object: &Hypervisor, cx: &Context) -> (usize, Vec<HeldGpu>) {
         }
     }
     gpus.sort_by(|a, b| (&a.node, a.status.index).cmp(&(&b.node, b.status.index)));
-    gpus.iter_mut().for_each(|g| g.holders.sort());
+    for gpu in &mut gpus {
+        gpu.holders.sort();
+    }
     (mine.len(), gpus)
 }

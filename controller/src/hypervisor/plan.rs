@@ -39,7 +39,7 @@ fn decide(object: &Hypervisor, desired: &Desired, observed: &Observed, findings:
     }
     match &observed.health {
         None | Some(Health::Unknown) => {
-            findings.push(Finding::working(C::Connected, Reason::Unreachable, "Connecting."));
+            findings.push(Finding::working(C::Connected, Reason::Unreachable, format!("Connecting to {}.", object.spec.endpoints.join(", "))));
             return Verdict::Wait { until: RECHECK };
         }
         Some(Health::Failed { kind, message }) => {

@@ -46,10 +46,9 @@ fn report(status: &mut HypervisorStatus, previous: &HypervisorStatus, inventory:
     // pinned once; the plan compares from then on
     let identity = status.identity.get_or_insert_with(|| Identity { ca_fingerprint: inventory.ca.clone(), node_names: Vec::new() });
     for (name, ..) in &inventory.nodes {
-        if identity.node_names.is_empty() || inventory.nodes.iter().any(|(n, ..)| identity.node_names.contains(n)) {
-            if !identity.node_names.contains(name) {
-                identity.node_names.push(name.clone());
-            }
+        let ours = identity.node_names.is_empty() || inventory.nodes.iter().any(|(n, ..)| identity.node_names.contains(n));
+        if ours && !identity.node_names.contains(name) {
+            identity.node_names.push(name.clone());
         }
     }
     status.nodes = inventory

@@ -27,9 +27,9 @@ use crate::{
 /// A look not older than this counts as "just seen".
 const JUST_SEEN: Duration = Duration::from_secs(2);
 /// How long a guest is waited for in one operation.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_LIMIT: Duration = Duration::from_mins(1);
 /// How long one operation follows a setup run; then it connects anew.
-const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
+const FOLLOW_LIMIT: Duration = Duration::from_mins(1);
 /// What an operation may take beside its own waits.
 const GUEST_LIMIT: Duration = Duration::from_secs(90);
 
@@ -144,7 +144,7 @@ impl Hand<'_> {
         self.ours(site).await?;
         self.cx.sessions.outdated(&self.desired.target.uid);
         match self.cluster.client().ct_start(&site.node, site.vmid).await {
-            Err(e) if e.kind == ErrorKind::AlreadyRunning => self.done(site),
+            Err(e) if e.kind == ErrorKind::AlreadyRunning => Ok(self.done(site)),
             answer => self.task(site, answer, C::PowerInSync, step, Some("Starting")),
         }
     }
@@ -154,14 +154,15 @@ impl Hand<'_> {
         self.cx.sessions.outdated(&self.desired.target.uid);
         let seconds = u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
         match self.cluster.client().ct_shutdown(&site.node, site.vmid, seconds, force).await {
-            Err(e) if e.kind == ErrorKind::NotRunning => self.done(site),
+            Err(e) if e.kind == ErrorKind::NotRunning => Ok(self.done(site)),
             answer => self.task(site, answer, C::PowerInSync, step, Some("Stopping")),
         }
     }
 
-    fn done(&self, site: &Site) -> Result<Receipt, Fault> {
+    /// It was so already.
+    fn done(&self, site: &Site) -> Receipt {
         self.cluster.invalidate(site.vmid);
-        Ok(Receipt::default())
+        Receipt::default()
     }
 
     async fn configure(&self, site: &Site, change: &Change, step: &Step) -> Result<Receipt, Fault> {

@@ -59,6 +59,7 @@ impl StorageKind {
 
 /// What is there.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, read by one check")]
 pub struct Observed {
     /// Of the connection.
     pub health: Health,
@@ -132,7 +133,7 @@ impl Observed {
             health,
             barred,
             has_root: false,
-            drift: Duration::from_secs(600),
+            drift: Duration::from_mins(10),
             interval: Duration::from_secs(10),
             look: None,
             ownership: None,

@@ -267,7 +267,7 @@ fn state(deleting: bool, status: &LxcStatus, previous: &LxcStatus, observed: Opt
     if let Some((_, word)) = words.iter().find(|(kind, _)| unmet(*kind)) {
         return *word;
     }
-    if unmet(C::ConfigInSync) && !truth(C::ConfigInSync).is_some_and(|c| c.reason == Reason::RestartRequired.as_str()) {
+    if truth(C::ConfigInSync).is_some_and(|c| c.status != "True" && c.reason != Reason::RestartRequired.as_str()) {
         return State::Configuring;
     }
     if truth(C::Sealed).is_some() {

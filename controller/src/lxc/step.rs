@@ -1,6 +1,6 @@
 //! Everything that the operator ever does to Proxmox or a guest, in one exhaustive enum. A step is a value with all it needs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use crate::engine::Named;
 
@@ -38,10 +38,10 @@ impl Change {
     pub fn pct_set(&self, vmid: u32) -> String {
         let mut line = format!("pct set {vmid}");
         for (key, value) in &self.set {
-            line.push_str(&format!(" --{key} {}", word(value)));
+            let _ = write!(line, " --{key} {}", word(value));
         }
         for key in &self.delete {
-            line.push_str(&format!(" --delete {key}"));
+            let _ = write!(line, " --delete {key}");
         }
         line
     }

@@ -46,7 +46,7 @@ pub(super) struct Patience {
 const CONNECT: Duration = Duration::from_secs(4);
 const PATIENCE: Patience = Patience {
     answer: Duration::from_secs(8),
-    first_token: Duration::from_secs(60),
+    first_token: Duration::from_mins(1),
 };
 
 impl ProbeClient {

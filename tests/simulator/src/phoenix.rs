@@ -170,11 +170,6 @@ fn operator_acl(who: &str) -> Vec<AclShape> {
         line("/storage/local", &store),
         line("/sdn/zones/localnetwork/vmbr0", &["SDN.Use"]),
         line("/nodes", &["Sys.Audit"]),
-        // The cluster's state, quorum included, is told to auditors of the whole only.
-        AclShape {
-            propagate: false,
-            ..line("/", &["Sys.Audit"])
-        },
     ]
 }
 

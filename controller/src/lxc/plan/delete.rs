@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-const CHILDREN_RECHECK: Duration = Duration::from_secs(60);
+const CHILDREN_RECHECK: Duration = Duration::from_mins(1);
 
 /// What to do so that it is gone.
 pub(super) fn gone(target: &Target, absence: &Absence, observed: &Observed, draft: &mut Draft) -> Verdict<Step> {

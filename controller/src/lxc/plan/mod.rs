@@ -115,6 +115,7 @@ fn concerns(present: &Present, goal: &str) -> bool {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a check returns what these yield as it is")]
 impl Draft {
     /// A later check knows better than an earlier one what its condition says.
     fn found(&mut self, finding: Finding) {

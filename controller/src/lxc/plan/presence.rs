@@ -143,7 +143,8 @@ pub(super) fn exists(view: &View<'_>, draft: &mut Draft) -> Decision {
                  description; put `{mark}` back as its last line, or delete this object to let go of it.",
                 seen.config.hostname().unwrap_or("?")
             );
-            draft.blocked(C::Created, Reason::OwnershipLost, message)
+            draft.stalled(C::Created, Reason::OwnershipLost, message);
+            Some(Verdict::Blocked { recheck: Some(view.observed.interval) })
         }
         (Presence::Here(seen), _) => {
             let what = format!("VMID {vmid} is taken by container {:?}, which is not ours", seen.config.hostname().unwrap_or("?"));
@@ -265,8 +266,8 @@ pub(super) fn created(view: &View<'_>, draft: &mut Draft) -> Decision {
         draft.met(C::Created, Reason::Created, format!("Container {} on node {}.", site.vmid, seen.node));
         return None;
     }
-    let ended = |t: &&TaskSeen| CREATION.contains(&t.kind.as_str()) && matches!(t.state, TaskState::Ok | TaskState::Warnings(_));
-    if view.observed.task.as_ref().filter(ended).is_some() {
+    let ended = |t: &TaskSeen| CREATION.contains(&t.kind.as_str()) && matches!(t.state, TaskState::Ok | TaskState::Warnings(_));
+    if view.observed.task.as_ref().is_some_and(ended) {
         let grown = Mark { created: true, ..mark.clone() };
         return draft.step(C::Created, Reason::Creating, super::config::write_mark(seen, &site, &grown, "the mark that it was created"));
     }

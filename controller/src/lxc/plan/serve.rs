@@ -113,7 +113,7 @@ fn gpus(view: &View<'_>, draft: &mut Draft) -> Decision {
         }
         Err((reason, message)) => {
             draft.stalled(C::GpuAllocated, reason, message);
-            look_again(view, Duration::from_secs(60))
+            look_again(view, Duration::from_mins(1))
         }
     }
 }
