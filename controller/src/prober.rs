@@ -19,7 +19,7 @@ use crate::{
     wake::{ObjectKey, Wakes},
 };
 
-const WHILE_STARTING: Duration = Duration::from_secs(1);
+const WHILE_STARTING: Duration = Duration::from_millis(500);
 const AT_REST: Duration = Duration::from_secs(10);
 
 /// What to ask, but for the address.

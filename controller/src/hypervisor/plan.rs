@@ -43,6 +43,10 @@ fn decide(object: &Hypervisor, desired: &Desired, observed: &Observed, findings:
             return Verdict::Wait { until: RECHECK };
         }
         Some(Health::Failed { kind, message }) => {
+            if let ErrorKind::Unauthorized | ErrorKind::TwoFactor | ErrorKind::Forbidden = kind {
+                // who refuses us is there
+                findings.push(Finding::met(C::Connected, Reason::Connected, "Proxmox VE answers."));
+            }
             findings.push(failed(object, &desired.secret, kind, message));
             return Verdict::Wait { until: RECHECK };
         }
@@ -73,6 +77,7 @@ fn decide(object: &Hypervisor, desired: &Desired, observed: &Observed, findings:
 
 fn failed(object: &Hypervisor, secret: &str, kind: &ErrorKind, message: &str) -> Finding {
     let endpoints = object.spec.endpoints.join(", ");
+    let message = message.trim_end_matches(['.', '!']);
     match kind {
         ErrorKind::Untrusted { presented } => Finding::working(
             C::Connected,
@@ -90,7 +95,14 @@ fn failed(object: &Hypervisor, secret: &str, kind: &ErrorKind, message: &str) ->
                  token are enabled and not expired."
             ),
         ),
-        ErrorKind::Forbidden => Finding::stalled(C::Authorized, Reason::PrivilegesMissing, format!("Proxmox refuses to answer: {message}.")),
+        ErrorKind::Forbidden => Finding::stalled(
+            C::Authorized,
+            Reason::PrivilegesMissing,
+            format!(
+                "Proxmox denies the API token of Secret {secret} what it asks for: {message}. Grant user and token the privileges of \
+                 manifests/hypervisor with `pveum acl modify`."
+            ),
+        ),
         ErrorKind::NoQuorum => Finding::working(C::Connected, Reason::NoQuorum, format!("The cluster has no quorum: {message}.")),
         _ => Finding {
             truth: Truth::False,
@@ -111,4 +123,45 @@ fn changed(object: &Hypervisor, inventory: &Inventory) -> Option<String> {
     let names: Vec<&str> = inventory.nodes.iter().map(|(name, ..)| name.as_str()).collect();
     let stranger = !pinned.node_names.is_empty() && !pinned.node_names.iter().any(|n| names.contains(&n.as_str()));
     stranger.then(|| format!("another Proxmox answers: its nodes are {}, not {}. {how}", names.join(", "), pinned.node_names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::condition::Progress;
+
+    fn plan_with(kind: ErrorKind) -> Plan<Step> {
+        let object = json!({
+            "apiVersion": "phoenix-hypervisor.io/v1alpha1", "kind": "Hypervisor", "metadata": {"name": "home"},
+            "spec": {"endpoints": ["https://pve.lan:8006"], "credentialsSecret": "home"},
+        });
+        let desired = Desired { deleting: false, cluster: None, users: Vec::new(), secret: "phoenix-system/home".to_owned() };
+        let health = Some(Health::Failed { kind, message: "no way!".to_owned() });
+        plan(&serde_json::from_value(object).unwrap(), &desired, &Observed { health, ..Observed::default() })
+    }
+
+    #[test]
+    fn a_failed_poll_is_told_where_it_belongs_with_what_to_do() {
+        let presented = "F4:FD:25:70:E8:1F:6E:1D:F9:EC:58:BD:B0:4B:EE:82:7F:DB:EF:C3:63:7E:75:67:C9:EA:E4:E3:89:5B:FE:94";
+        let (working, stalled) = (Progress::Reconciling, Progress::Stalled);
+        let rows = [
+            (ErrorKind::Unreachable, C::Connected, Reason::Unreachable, working, "None of https://pve.lan:8006 answers: no way. Check address"),
+            (ErrorKind::Untrusted { presented: presented.parse().unwrap() }, C::Connected, Reason::CertificateUntrusted, working, presented),
+            (ErrorKind::NoQuorum, C::Connected, Reason::NoQuorum, working, "no quorum"),
+            (ErrorKind::Unauthorized, C::Authorized, Reason::TokenInvalid, stalled, "Secret phoenix-system/home: no way. Check tokenId"),
+            (ErrorKind::Forbidden, C::Authorized, Reason::PrivilegesMissing, stalled, "`pveum acl modify`"),
+        ];
+        for (kind, condition, reason, progress, says) in rows {
+            let plan = plan_with(kind.clone());
+            let told = plan.findings.last().unwrap();
+            assert_eq!((told.condition, told.truth, told.reason, told.progress), (condition, Truth::False, reason, progress), "{kind:?}");
+            assert!(told.message.contains(says), "{}", told.message);
+            assert!(plan.partial && matches!(plan.verdict, Verdict::Wait { .. }));
+            // a Proxmox that refuses us is connected to
+            let connected = plan.findings.iter().any(|f| f.condition == C::Connected && f.truth == Truth::True);
+            assert_eq!(connected, condition == C::Authorized, "{kind:?}");
+        }
+    }
 }

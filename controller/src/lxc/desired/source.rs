@@ -101,7 +101,8 @@ fn sealed(template: &LxcTemplate, name: &str) -> Result<SourceTemplate, Fault> {
     }
     let message = match truth(C::Stalled) {
         Some(stalled) => format!("LxcTemplate {name} is not sealed and needs somebody's hand: {}", stalled.message),
-        None => format!("LxcTemplate {name} is not sealed yet ({}).", status.state.map_or("Pending", <&str>::from)),
+        // not in which state it is: that would change, and be written here, with its every step
+        None => format!("LxcTemplate {name} is not sealed yet."),
     };
     Err(Fault::retry(C::SourceReady, Reason::WaitingForTemplate, message))
 }
