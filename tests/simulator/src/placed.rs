@@ -62,8 +62,26 @@ impl Simulator {
             storage.volumes.insert(own, volume);
         }
         let node = self.core.contacted_node().to_owned();
-        state.containers.insert(vmid, Container::new(&node, file));
+        let mut container = Container::new(&node, file);
+        container.started = true;
+        state.containers.insert(vmid, container);
         Ok(())
+    }
+
+    /// A task that was there before anybody looked, over with that exit status or still running; the answer is its id.
+    pub fn place_task(&self, kind: &str, id: &str, user: &str, exit: Option<&str>) -> String {
+        let node = self.core.contacted_node().to_owned();
+        let mut state = self.core.state();
+        let booted = state.nodes.get(&node).map_or(0, |node| node.booted);
+        let (upid, _) = state.tasks.begin(&node, booted, kind, id, user);
+        if let (Some(task), Some(exit)) = (state.tasks.get_mut(&upid), exit) {
+            let end = match exit {
+                "OK" => Ok(()),
+                text => Err(text.to_owned()),
+            };
+            task.end(&end);
+        }
+        upid.to_string()
     }
 
     /// `zfs destroy POOL/VOLUME@SNAPSHOT`, with Proxmox knowing nothing of it.

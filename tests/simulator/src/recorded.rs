@@ -65,7 +65,10 @@ impl HostShape {
                 },
                 mini("debian-13-mini_13.0-1_amd64.tar.zst", Some("debian")),
                 mini("broken_1.0_amd64.tar.zst", None),
-                mini("empty_1.0_amd64.tar.zst", Some("unmanaged")),
+                TemplateShape {
+                    unpacked: 10_240,
+                    ..mini("empty_1.0_amd64.tar.zst", Some("unmanaged"))
+                },
             ],
         };
         Self {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The groups of privileges that a login tells of, with the path that each is looked up on.
-const CAPABILITIES: [(&str, &str, &[&str]); 6] = [
+const CAPABILITIES: [(&str, &str, &[&str]); 7] = [
     ("vms", "/vms", &["VM.", "Permissions.Modify"]),
     ("storage", "/storage", &["Datastore.", "Permissions.Modify"]),
     ("nodes", "/nodes", &["Sys.", "Permissions.Modify"]),
@@ -19,6 +19,7 @@ const CAPABILITIES: [(&str, &str, &[&str]); 6] = [
         "/access",
         &["User.Modify", "Group.Allocate", "Permissions.Modify"],
     ),
+    ("sdn", "/sdn", &["SDN.", "Permissions.Modify"]),
     ("mapping", "/mapping", &["Mapping.", "Permissions.Modify"]),
 ];
 

@@ -61,7 +61,7 @@ pub(super) fn resources(call: &Call) -> Outcome {
     if wanted("sdn") {
         for node in state.nodes.keys() {
             if access.may_any(who, "/sdn/zones/localnetwork", &["SDN.Audit", "SDN.Use"]) {
-                let row = json!({"id": format!("sdn/{node}/localnetwork"), "type": "sdn", "sdn": "localnetwork", "node": node, "status": "ok"});
+                let row = json!({"id": format!("network/{node}/zone/localnetwork"), "type": "network", "network": "localnetwork", "network-type": "zone", "node": node, "status": "ok"});
                 rows.extend(row.as_object().cloned());
             }
         }

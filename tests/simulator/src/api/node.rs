@@ -12,6 +12,57 @@ const GIB: u64 = 1 << 30;
 const ROOT_DISK: u64 = 94 * GIB;
 const ROOT_USED: u64 = 9 * GIB;
 
+const FLAGS: &str = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ht syscall nx mmxext fxsr_opt pdpe1gb \
+    rdtscp lm constant_tsc rep_good nopl nonstop_tsc cpuid extd_apicid aperfmperf rapl pni pclmulqdq monitor ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes xsave \
+    avx f16c rdrand lahf_lm cmp_legacy svm extapic cr8_legacy abm sse4a misalignsse 3dnowprefetch osvw ibs skinit wdt tce topoext perfctr_core perfctr_nb bmi1 \
+    avx2 smep bmi2 invpcid rdseed adx smap clflushopt clwb sha_ni xsaveopt xsavec xgetbv1 clzero irperf xsaveerptr wbnoinvd arat npt lbrv svm_lock nrip_save \
+    tsc_scale vmcb_clean flushbyasid decodeassists pausefilter pfthreshold avic umip rdpid overflow_recov succor smca";
+
+/// What there is below a node.
+const INDEX: [&str; 41] = [
+    "aplinfo",
+    "apt",
+    "capabilities",
+    "ceph",
+    "certificates",
+    "config",
+    "disks",
+    "dns",
+    "firewall",
+    "hardware",
+    "hosts",
+    "journal",
+    "lxc",
+    "migrateall",
+    "netstat",
+    "network",
+    "qemu",
+    "query-oci-repo-tags",
+    "query-url-metadata",
+    "replication",
+    "report",
+    "rrd",
+    "rrddata",
+    "scan",
+    "sdn",
+    "services",
+    "spiceshell",
+    "startall",
+    "status",
+    "stopall",
+    "storage",
+    "subscription",
+    "suspendall",
+    "syslog",
+    "tasks",
+    "termproxy",
+    "time",
+    "version",
+    "vncshell",
+    "vzdump",
+    "wakeonlan",
+];
+
 pub(super) fn list(call: &Call) -> Outcome {
     let state = call.core.state();
     let fingerprint = call.core.certificate.current().fingerprint;
@@ -28,21 +79,8 @@ pub(super) fn list(call: &Call) -> Outcome {
 }
 
 pub(super) fn index() -> Outcome {
-    let names = [
-        "certificates",
-        "dns",
-        "hardware",
-        "lxc",
-        "network",
-        "qemu",
-        "status",
-        "storage",
-        "tasks",
-        "time",
-        "version",
-    ];
     Ok(Reply::data(
-        names.iter().map(|name| json!({"name": name})).collect(),
+        INDEX.iter().map(|name| json!({"name": name})).collect(),
     ))
 }
 
@@ -70,7 +108,7 @@ pub(super) fn status(call: &Call) -> Outcome {
         "kversion": "Linux 6.17.2-1-pve #1 SMP PREEMPT_DYNAMIC PMX 6.17.2-1",
         "current-kernel": {"sysname": "Linux", "release": "6.17.2-1-pve", "version": "#1 SMP PREEMPT_DYNAMIC PMX 6.17.2-1", "machine": "x86_64"},
         "boot-info": {"mode": "efi", "secureboot": 0},
-        "cpuinfo": {"cpus": node.shape.cores, "cores": node.shape.cores / 2, "sockets": 1, "model": "AMD Ryzen Threadripper PRO 5955WX 16-Cores", "mhz": "4000.000", "hvm": "1", "user_hz": 100, "flags": "fpu vme svm"},
+        "cpuinfo": {"cpus": node.shape.cores, "cores": node.shape.cores / 2, "sockets": 1, "model": "AMD Ryzen Threadripper PRO 5955WX 16-Cores", "mhz": "4000.000", "hvm": "1", "user_hz": 100, "flags": FLAGS},
         "memory": {"total": memory, "used": used, "free": memory - used, "available": memory - used},
         "swap": {"total": 8 * GIB, "used": 0, "free": 8 * GIB},
         "rootfs": {"total": ROOT_DISK, "used": ROOT_USED, "free": ROOT_DISK - ROOT_USED, "avail": ROOT_DISK - ROOT_USED},
@@ -104,6 +142,8 @@ pub(super) fn network(call: &Call) -> Outcome {
             });
             if number == 0 {
                 row["address"] = json!(node.shape.address.to_string());
+                let [a, b, c, _] = node.shape.address.octets();
+                row["gateway"] = json!(format!("{a}.{b}.{c}.1"));
                 row["netmask"] = json!("24");
                 row["cidr"] = json!(format!("{}/24", node.shape.address));
             }
@@ -127,7 +167,8 @@ pub(super) fn pci(call: &Call) -> Outcome {
     };
     let mut rows = vec![json!({
         "id": "0000:02:00.0", "class": "0x010802", "vendor": "0x144d", "vendor_name": "Samsung Electronics Co Ltd", "device": "0xa80c",
-        "device_name": "NVMe SSD Controller S4LV008[Pascal]", "iommugroup": 14, "subsystem_vendor": "0x144d", "subsystem_device": "0xa801",
+        "device_name": "NVMe SSD Controller S4LV008[Pascal]", "iommugroup": 14, "subsystem_vendor": "0x144d", "subsystem_vendor_name": "Samsung Electronics Co Ltd",
+        "subsystem_device": "0xa801", "subsystem_device_name": "SSD 990 PRO",
     })];
     for (number, gpu) in node.shape.gpus.iter().enumerate() {
         rows.push(json!({

@@ -200,5 +200,13 @@ pub(super) fn cluster(call: &Call) -> Outcome {
         .newest()
         .filter(|task| all || task.upid.owner().0 == call.who.id())
         .take(RECENT);
-    Ok(Reply::data(shown.map(|task| row(task, false)).collect()))
+    let line = |task| {
+        let mut row = row(task, false);
+        if let Some(row) = row.as_object_mut() {
+            // What the nodes tell each other doesn't hold it.
+            row.remove("pstart");
+        }
+        row
+    };
+    Ok(Reply::data(shown.map(line).collect()))
 }

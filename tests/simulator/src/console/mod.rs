@@ -101,7 +101,7 @@ pub(crate) fn termproxy(call: &Call) -> Outcome {
             };
             tokio::select! {
                 done = proxy(&job, vmid, mode, client, &greeting) => done.map_err(|()| Broken::Failed(failed(vmid, mode, port))),
-                stopped = job.pause(Duration::from_secs(86_400)) => stopped,
+                stopped = job.pause(Duration::from_hours(24)) => stopped,
             }
         },
     );

@@ -40,11 +40,11 @@ pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
         .and_then(|value| value.to_str().ok())
     {
         None => Ok(()),
-        Some(encoding) if encoding.eq_ignore_ascii_case("chunked") => Err(Failure::empty(
+        Some(encoding) if encoding.eq_ignore_ascii_case("chunked") => Err(Failure::plain(
             501,
             "chunked transfer encoding not supported",
         )),
-        Some(encoding) => Err(Failure::empty(
+        Some(encoding) => Err(Failure::plain(
             501,
             format!("Unknown transfer encoding '{encoding}'"),
         )),

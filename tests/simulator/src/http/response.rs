@@ -1,12 +1,18 @@
 //! From an outcome to a response: reason phrases that carry the message, bodies in the format that was asked for.
 
+use std::{io::Write, time::SystemTime};
+
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::ext::ReasonPhrase;
 use serde_json::{Value, json};
 
 use crate::reply::{Body, Failure, Outcome};
+
+/// Shorter bodies aren't worth compressing.
+const UNSQUEEZED: usize = 1024;
 
 /// How the client wants its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +74,7 @@ pub(crate) fn respond(
             Bytes::from(value.to_string()),
             Some("application/json;charset=UTF-8"),
         ),
-        (None, Some(text)) => (
-            Bytes::from(format!("{text}\n")),
-            Some("text/plain;charset=UTF-8"),
-        ),
+        (None, Some(text)) => (Bytes::from(text.to_owned()), None),
         (None, None) => (Bytes::new(), None),
     };
     let mut response = Response::new(Full::new(body));
@@ -90,6 +93,9 @@ pub(crate) fn respond(
     if let Some(kind) = kind {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
+    if let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
+        headers.insert(header::EXPIRES, now);
+    }
     if status >= 400 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -101,5 +107,36 @@ pub(crate) fn injected(code: u16, reason: &str) -> Failure {
     match code {
         401 | 595.. => Failure::empty(code, reason),
         _ => Failure::json(code, reason),
+    }
+}
+
+/// Squeezes a body of JSON that is long enough, as it is done for clients that can take it.
+pub(crate) async fn squeeze(answer: Answer) -> Answer {
+    let json = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !json {
+        return answer;
+    }
+    let (mut parts, body) = answer.into_parts();
+    let Ok(whole) = body.collect().await;
+    let whole = whole.to_bytes();
+    if whole.len() <= UNSQUEEZED {
+        return Response::from_parts(parts, Full::new(whole));
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let squeezed = encoder.write_all(&whole).and_then(|()| encoder.finish());
+    match squeezed {
+        Ok(bytes) => {
+            parts
+                .headers
+                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            Response::from_parts(parts, Full::new(bytes.into()))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a body could not be compressed");
+            Response::from_parts(parts, Full::new(whole))
+        }
     }
 }

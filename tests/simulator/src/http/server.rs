@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -36,6 +36,10 @@ use crate::{
 
 /// An idle connection lives that long, and so does a half-sent request.
 const IDLE: Duration = Duration::from_secs(5);
+/// A request with more header lines is never answered.
+const HEADERS: usize = 64;
+/// Nor is one with a longer line.
+const HEADER_LINE: usize = 8 << 10;
 /// A connection serves that many requests.
 const REQUESTS: u32 = 100;
 /// Refused credentials are answered that late.
@@ -119,6 +123,9 @@ fn redirect(request: &Request<Incoming>) -> Answer {
         .and_then(|value| value.to_str().ok())
         .unwrap_or("localhost");
     let mut answer = response::respond(code, reason, None, Some(reason));
+    answer
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("Keep-Alive"));
     if let Ok(location) = HeaderValue::try_from(format!("https://{host}{}", request.uri())) {
         answer.headers_mut().insert(header::LOCATION, location);
     }
@@ -136,6 +143,8 @@ async fn serve(
         .uri()
         .path_and_query()
         .map_or_else(String::new, ToString::to_string);
+    let wants_close = wants_close(&request);
+    let takes_gzip = says(&request, &header::ACCEPT_ENCODING, "gzip");
     let mut seen = Seen::default();
     let result = with_faults(core, request, &mut seen).await;
     let status = result.as_ref().map_or(0, |answer| answer.status().as_u16());
@@ -164,14 +173,44 @@ async fn serve(
     );
     core.calls.add(record);
     let last = served.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS;
+    let result = match result {
+        Ok(answer) if takes_gzip => Ok(response::squeeze(answer).await),
+        other => other,
+    };
     result.map(|mut answer| {
-        if last && answer.status() != 101 {
+        if answer.status() != 101 && !answer.headers().contains_key(header::CONNECTION) {
+            let kept = if last || wants_close {
+                "close"
+            } else {
+                "Keep-Alive"
+            };
             answer
                 .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                .insert(header::CONNECTION, HeaderValue::from_static(kept));
         }
         answer
     })
+}
+
+/// Whether the client is done after this request: older ones always are.
+fn wants_close(request: &Request<Incoming>) -> bool {
+    request.version() < Version::HTTP_11 || says(request, &header::CONNECTION, "close")
+}
+
+/// Whether a header has that word in it.
+fn says(request: &Request<Incoming>, name: &header::HeaderName, word: &str) -> bool {
+    let value = request.headers().get(name);
+    value
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|text| text.to_ascii_lowercase().contains(word))
+}
+
+/// Whether a request's head is one that is never answered.
+fn too_much(headers: &HeaderMap) -> bool {
+    headers.len() > HEADERS
+        || headers
+            .iter()
+            .any(|(name, value)| name.as_str().len() + value.len() > HEADER_LINE)
 }
 
 /// What the call log needs to know.
@@ -215,7 +254,7 @@ async fn process(
     mut request: Request<Incoming>,
     seen: &mut Seen,
 ) -> Result<Answer, Cut> {
-    if request.headers().contains_key(header::EXPECT) {
+    if request.headers().contains_key(header::EXPECT) || too_much(request.headers()) {
         sleep(IDLE).await;
         return Err(Cut);
     }
@@ -294,7 +333,7 @@ fn head(request: &Request<Incoming>) -> Result<(Format, String), Failure> {
     request::check_encoding(request.headers())?;
     let path = request.uri().path();
     let Some(rest) = path.strip_prefix("/api2/") else {
-        return Err(Failure::plain(500, format!("no such file '{path}'")));
+        return Err(Failure::plain(500, format!("no such file '{path}'\n")));
     };
     let (format, below) = match rest.split_once('/') {
         Some((format, below)) => (format, format!("/{below}")),

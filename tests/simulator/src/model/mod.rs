@@ -47,6 +47,10 @@ pub(crate) struct Container {
     pub(crate) node: String,
     pub(crate) file: ConfigFile,
     pub(crate) runtime: Option<Runtime>,
+    /// When it came to be, in seconds since the epoch.
+    pub(crate) created: u64,
+    /// Whether it was ever started: only then LXC has a definition of it.
+    pub(crate) started: bool,
     /// What the statistics daemon said last.
     pub(crate) sample: Option<Sample>,
 }
@@ -148,6 +152,8 @@ impl Container {
             node: node.to_owned(),
             file,
             runtime: None,
+            created: now(),
+            started: false,
             sample: None,
         }
     }

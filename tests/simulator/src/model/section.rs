@@ -7,6 +7,9 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use sha1::{Digest, Sha1};
 
+/// The raw key that a variable of the environment is kept under.
+const ENVIRONMENT: &str = "lxc.environment.runtime";
+
 /// One section of a configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Section {
@@ -31,8 +34,12 @@ impl Section {
             encode(line, out);
             out.push('\n');
         }
-        for (key, value) in &self.keys {
+        for (key, value) in self.keys.iter().filter(|(key, _)| *key != "env") {
             let _ = writeln!(out, "{key}: {value}");
+        }
+        // The environment lies in the file as LXC's own lines, one a variable.
+        for variable in self.get("env").iter().flat_map(|text| text.split('\0')) {
+            let _ = writeln!(out, "{ENVIRONMENT}: {variable}");
         }
         for (key, value) in &self.raw {
             let _ = writeln!(out, "{key}: {value}");
@@ -50,8 +57,19 @@ impl Section {
                 None => self.description = Some(text),
             }
         } else if let Some((key, value)) = line.split_once(':') {
-            let (key, value) = (key.trim().to_owned(), value.trim_start().to_owned());
-            if key.starts_with("lxc.") {
+            let key = key.trim().to_owned();
+            // A value of blanks alone is one blank to Proxmox's own parser.
+            let value = match value.trim() {
+                "" if !value.is_empty() => " ".to_owned(),
+                value => value.to_owned(),
+            };
+            if key == ENVIRONMENT {
+                let known = self.keys.entry("env".to_owned()).or_default();
+                if !known.is_empty() {
+                    known.push('\0');
+                }
+                known.push_str(&value);
+            } else if key.starts_with("lxc.") {
                 self.raw.push((key, value));
             } else {
                 self.keys.insert(key, value);
@@ -101,12 +119,9 @@ impl ConfigFile {
     pub(crate) fn parse(text: &str) -> Self {
         let mut file = Self::default();
         let mut name: Option<String> = None;
-        for line in text
-            .lines()
-            .map(str::trim_end)
-            .filter(|line| !line.is_empty())
-        {
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
             if let Some(section) = line
+                .trim_end()
                 .strip_prefix('[')
                 .and_then(|rest| rest.strip_suffix(']'))
             {
@@ -181,6 +196,8 @@ mod tests {
         file.main
             .raw
             .push(("lxc.apparmor.profile".into(), "unconfined".into()));
+        file.main.set("tags", " ");
+        file.main.set("env", "A=1\0B=2");
         file.pending.set("features", "nesting=1");
         file.pending_delete.push("nameserver".into());
         let mut snapshot = Section::default();

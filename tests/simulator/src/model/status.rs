@@ -15,6 +15,7 @@ pub(crate) struct Sample {
 /// After this many seconds a broadcast is worth nothing.
 pub(crate) const SAMPLE_LIFE: u64 = 300;
 const DEFAULT_DISK: u64 = 4 << 30;
+const DEFAULT_MEMORY: u64 = 512 << 20;
 const IDLE_MEMORY: u64 = 38 << 20;
 
 impl Container {
@@ -108,7 +109,13 @@ impl Container {
 
     /// The fields that a broadcast carries.
     fn sample(&self, vmid: u32, state: &State) -> Sample {
-        let status = self.status(vmid, state);
+        let mut status = self.status(vmid, state);
+        if self.sample.is_none() {
+            // The daemon still knows the file as it was while the container was being made.
+            status.insert("name".to_owned(), json!(format!("CT{vmid}")));
+            status.insert("maxdisk".to_owned(), json!(DEFAULT_DISK));
+            status.insert("maxmem".to_owned(), json!(DEFAULT_MEMORY));
+        }
         let mut fields = Map::new();
         for (from, to) in [
             ("name", "name"),

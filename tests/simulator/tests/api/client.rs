@@ -75,26 +75,6 @@ impl Client {
         self
     }
 
-    pub(crate) fn without_header(mut self, name: &str) -> Self {
-        self.headers.retain(|(known, _)| known != name);
-        self
-    }
-
-    /// Sends a body as it stands.
-    pub(crate) async fn raw(&self, method: &str, path: &str, body: &str) -> Answer {
-        let mut request = self
-            .http
-            .request(
-                Method::from_bytes(method.as_bytes()).unwrap(),
-                format!("{}{path}", self.url),
-            )
-            .body(body.to_owned());
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
-        Answer::of(request.send().await.unwrap()).await
-    }
-
     pub(crate) fn token(simulator: &Simulator, token: &Credentials) -> Self {
         Self::anonymous(simulator).with_header(
             "Authorization",

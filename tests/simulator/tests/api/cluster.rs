@@ -59,7 +59,8 @@ async fn one_node_is_down_and_the_other_tells_of_it() {
         (down.status, down.reason.as_str()),
         (595, "No route to host")
     );
-    let status = operator.get("/cluster/status").await.body["data"].clone();
+    let root = Client::login(&simulator, "root@pam").await;
+    let status = root.get("/cluster/status").await.body["data"].clone();
     assert_eq!(
         (
             &status[0]["quorate"],

@@ -14,7 +14,6 @@ mod config;
 mod console;
 mod http;
 mod power;
-mod replay;
 mod snapshots;
 mod storages;
 mod trouble;

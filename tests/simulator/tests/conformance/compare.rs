@@ -30,14 +30,20 @@ pub(crate) fn difference(exchange: &Exchange, answer: &Answer) -> Option<String>
     }
     let mut then = exchange.body.clone();
     let mut now = answer.body.clone();
-    if then["data"].get("status").is_some_and(|status| status == "running") && exchange.task().is_some() {
+    if then["data"]
+        .get("status")
+        .is_some_and(|status| status == "running")
+        && exchange.task().is_some()
+    {
         forget_the_end(&mut then);
         forget_the_end(&mut now);
     }
     if let Some(text) = listed(exchange, &mut then, &mut now) {
         return Some(text);
     }
-    let machine = !exchange.path().contains("/lxc");
+    let machine = !exchange.path().contains("/lxc/")
+        && !exchange.path().contains("/lxc?")
+        && !exchange.path().ends_with("/lxc");
     first(&level(&then, machine), &level(&now, machine), "")
 }
 
@@ -58,16 +64,33 @@ fn listed(exchange: &Exchange, then: &mut Value, now: &mut Value) -> Option<Stri
     let (Some(old), Some(new)) = (then["data"].as_array(), now["data"].as_array()) else {
         return None;
     };
-    if path.ends_with("/tasks") {
-        return forms(old, new);
+    if ["/tasks", "/hardware/pci", "/network"]
+        .iter()
+        .any(|end| path.ends_with(end))
+    {
+        let found = forms(old, new);
+        then["data"] = Value::Null;
+        now["data"] = Value::Null;
+        return found;
     }
     if containers {
         let ids = |rows: &[Value]| -> BTreeSet<u64> {
             rows.iter().filter_map(|row| row["vmid"].as_u64()).collect()
         };
         let both: BTreeSet<u64> = ids(old).intersection(&ids(new)).copied().collect();
+        let files = |rows: &[Value]| -> BTreeSet<String> {
+            rows.iter()
+                .filter_map(|row| row["volid"].as_str().map(str::to_owned))
+                .collect()
+        };
+        let known: BTreeSet<String> = files(old).intersection(&files(new)).cloned().collect();
         let common = |rows: &[Value]| -> Value {
-            let kept = |row: &&Value| row["vmid"].as_u64().is_none_or(|vmid| both.contains(&vmid));
+            let kept = |row: &&Value| {
+                row["vmid"].as_u64().is_none_or(|vmid| both.contains(&vmid))
+                    && row["volid"]
+                        .as_str()
+                        .is_none_or(|file| known.contains(file))
+            };
             rows.iter().filter(kept).cloned().collect()
         };
         if old.is_empty() != new.is_empty() && old.is_empty() {
@@ -121,10 +144,10 @@ pub(crate) fn level(value: &Value, machine: bool) -> Value {
             let mut items: Vec<Value> = items.iter().map(|item| level(item, machine)).collect();
             if items.iter().all(Value::is_object) {
                 items.sort_by_cached_key(|item| {
-                    NAMES
-                        .iter()
-                        .find_map(|name| item.get(name))
-                        .map(|name| name.as_u64().map_or_else(|| name.to_string(), |n| format!("{n:09}")))
+                    NAMES.iter().find_map(|name| item.get(name)).map(|name| {
+                        name.as_u64()
+                            .map_or_else(|| name.to_string(), |n| format!("{n:09}"))
+                    })
                 });
             }
             Value::Array(items)
@@ -138,6 +161,9 @@ pub(crate) fn level(value: &Value, machine: bool) -> Value {
             let entry = |(key, value): (&String, &Value)| {
                 let value = if is_measured(key, of_machine) {
                     json!(kind(value))
+                } else if let ("content", Value::String(kinds)) = (key.as_str(), value) {
+                    // In the order of a hash.
+                    json!(kinds.split(',').collect::<BTreeSet<_>>())
                 } else {
                     level(value, of_machine)
                 };
@@ -173,7 +199,9 @@ pub(crate) fn first(then: &Value, now: &Value, at: &str) -> Option<String> {
                 }
             }
             (old.len() != new.len()).then(|| {
-                let rest = |of: &[Value], from: usize| Value::from(of.get(from..).unwrap_or_default().to_vec());
+                let rest = |of: &[Value], from: usize| {
+                    Value::from(of.get(from..).unwrap_or_default().to_vec())
+                };
                 format!(
                     "{at} has {} rows, recorded {}: more {}, missing {}",
                     new.len(),

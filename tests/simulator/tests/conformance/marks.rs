@@ -6,7 +6,10 @@ use regex::Regex;
 use serde_json::Value;
 
 static UPID: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"UPID:([^:/ ]+):[0-9A-F]{8}:[0-9A-F]{8,9}:[0-9A-F]{8}:([^:/ ]+):([^:/ ]*):([^:/ ]+):").unwrap()
+    Regex::new(
+        r"UPID:([^:/ ]+):[0-9A-F]{8}:[0-9A-F]{8,9}:[0-9A-F]{8}:([^:/ ]+):([^:/ ]*):([^:/ ]+):",
+    )
+    .unwrap()
 });
 static DIGEST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b[0-9a-f]{40}\b").unwrap());
 
@@ -16,7 +19,10 @@ static CHANCE: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         (r"(?i)\bBC:24:11(:[0-9A-F]{2}){3}", "MAC"),
         (r"\b[0-9a-f]{40}\b", "DIGEST"),
         (r"\b([0-9A-F]{2}:){31}[0-9A-F]{2}\b", "FINGERPRINT"),
-        (r"PVE(VNC)?:([^ :]+:)?[0-9A-F]{8}::[A-Za-z0-9+/=]+", "TICKET"),
+        (
+            r"PVE(VNC)?:([^ :]+:)?[0-9A-F]{8}::[A-Za-z0-9+/=]+",
+            "TICKET",
+        ),
         (r"\b[0-9A-F]{8}:[A-Za-z0-9+/]{40,}", "CSRF"),
         (r"SHA256:[A-Za-z0-9+/]{43}", "SSH-KEY"),
         (r"termproxy 59\d\d", "termproxy PORT"),
@@ -24,8 +30,10 @@ static CHANCE: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         (r"[0-9][0-9.,]* bytes/sec", "RATE"),
         (r"[0-9][0-9.,]* seconds", "SECONDS"),
         (r"speedup is [0-9.,]+", "SPEEDUP"),
-        (r"(?s)-----BEGIN [A-Z ]+-----.*-----END [A-Z ]+-----\n?", "PEM"),
-        (r"lxc-\w+: \d+: \.\./src", "lxc: ../src"),
+        (
+            r"(?s)-----BEGIN [A-Z ]+-----.*-----END [A-Z ]+-----\n?",
+            "PEM",
+        ),
     ]
     .map(|(pattern, name)| (Regex::new(pattern).unwrap(), name))
     .into()
@@ -33,16 +41,76 @@ static CHANCE: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
 
 /// Keys whose values are times, process ids, secrets and figures of load, wherever they stand.
 const MEASURED: [&str; 34] = [
-    "starttime", "endtime", "snaptime", "ctime", "time", "localtime", "notbefore", "notafter", "uptime", "pid", "pstart", "cpu", "mem", "memhost", "disk",
-    "netin", "netout", "diskread", "diskwrite", "pressurecpusome", "pressurecpufull", "pressureiosome", "pressureiofull", "pressurememorysome",
-    "pressurememoryfull", "ticket", "CSRFPreventionToken", "digest", "port", "fingerprint", "ssl_fingerprint", "pem", "used_fraction", "saved",
+    "starttime",
+    "endtime",
+    "snaptime",
+    "ctime",
+    "time",
+    "localtime",
+    "notbefore",
+    "notafter",
+    "uptime",
+    "pid",
+    "pstart",
+    "cpu",
+    "mem",
+    "memhost",
+    "disk",
+    "netin",
+    "netout",
+    "diskread",
+    "diskwrite",
+    "pressurecpusome",
+    "pressurecpufull",
+    "pressureiosome",
+    "pressureiofull",
+    "pressurememorysome",
+    "pressurememoryfull",
+    "ticket",
+    "CSRFPreventionToken",
+    "digest",
+    "port",
+    "fingerprint",
+    "ssl_fingerprint",
+    "pem",
+    "used_fraction",
+    "saved",
 ];
 
 /// Keys that tell of the machine below, in answers about nodes and storages.
-const MACHINE: [&str; 29] = [
-    "loadavg", "wait", "idle", "used", "avail", "free", "available", "total", "memory", "swap", "rootfs", "ksm", "cpuinfo", "kversion", "current-kernel",
-    "pveversion", "boot-info", "size", "maxdisk", "maxmem", "subject", "issuer", "san", "public-key-bits", "public-key-type", "filename", "level", "maxcpu",
+const MACHINE: [&str; 32] = [
+    "loadavg",
+    "wait",
+    "idle",
+    "used",
+    "avail",
+    "free",
+    "available",
+    "total",
+    "memory",
+    "swap",
+    "rootfs",
+    "ksm",
+    "cpuinfo",
+    "kversion",
+    "current-kernel",
+    "pveversion",
+    "boot-info",
+    "size",
+    "maxdisk",
+    "maxmem",
+    "subject",
+    "issuer",
+    "san",
+    "public-key-bits",
+    "public-key-type",
+    "filename",
+    "level",
+    "maxcpu",
     "options",
+    "dns1",
+    "search",
+    "cpus",
 ];
 
 /// The task id in a text, decoded.
@@ -109,8 +177,18 @@ impl Known {
     }
 }
 
+/// A line of rsync's summary: its figures tell of the files that were copied.
+static SUMMARY: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new("^(Number of |Total |Literal data|Matched data|File list |sent |total size)")
+        .unwrap()
+});
+static FIGURE: LazyLock<Regex> = LazyLock::new(|| Regex::new("[0-9][0-9,.]*").unwrap());
+
 /// A text without what chance decided.
 pub(crate) fn levelled(text: &str) -> String {
+    if SUMMARY.is_match(text) && !text.starts_with("Total bytes read") {
+        return FIGURE.replace_all(text, "#").into_owned();
+    }
     let mut out = UPID.replace_all(text, "UPID:$1:$2:$3:$4:").into_owned();
     for (pattern, name) in CHANCE.iter() {
         if pattern.is_match(&out) {

@@ -5,16 +5,17 @@ use std::{
     time::Duration,
 };
 
-use proxmox_simulator::{HostShape, Simulator, SimulatorConfig};
+use futures::future::join_all;
+use proxmox_simulator::{HostShape, Simulator, SimulatorConfig, Timing};
 use regex::Regex;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    compare, bytes,
+    bytes, compare,
     marks::{self, Known, levelled},
     recording::{Exchange, File, Kind},
-    scene::{self, Presupposed},
+    scene::{self, Act, Presupposed},
     wire::{self, Answer, Connection, Wire},
 };
 
@@ -39,11 +40,24 @@ struct Host {
     connections: BTreeMap<String, Connection>,
     headers: BTreeMap<String, Vec<(String, String)>>,
     known: Known,
+    /// What the last console said when it was opened.
+    console: Value,
 }
 
 /// Replays a file.
 pub(crate) async fn replay(file: &File) -> Vec<Outcome> {
-    let mut host = Host::new().await;
+    let mut host = Host::new(&file.name).await;
+    // Silence is waited for side by side.
+    let token = host.token();
+    let wired = file.exchanges.iter().map(|exchange| async {
+        match exchange.kind() {
+            Kind::Wire => bytes::difference(&host.wire, &token, exchange).await,
+            _ => None,
+        }
+    });
+    let wired = join_all(wired).await;
+    let tasks = foreign(file);
+    host.place(&tasks);
     let mut outcomes = Vec::new();
     let mut met = BTreeSet::new();
     for (number, exchange) in file.exchanges.iter().enumerate() {
@@ -55,13 +69,13 @@ pub(crate) async fn replay(file: &File) -> Vec<Outcome> {
         }
         if met.insert(&exchange.title) {
             for act in scene::acts(&file.name, &exchange.title) {
-                scene::perform(&host.simulator, *act).await;
+                host.perform(*act).await;
             }
         }
         let difference = match exchange.kind() {
             Kind::Call => host.call(exchange).await,
             Kind::Row => host.row(exchange).await,
-            Kind::Wire | Kind::Note => bytes::difference(&host.wire, &host.token(), exchange).await,
+            Kind::Wire | Kind::Note => wired[number].clone(),
         };
         outcomes.push(Outcome {
             title: exchange.title.clone(),
@@ -74,9 +88,13 @@ pub(crate) async fn replay(file: &File) -> Vec<Outcome> {
 }
 
 impl Host {
-    async fn new() -> Self {
+    async fn new(name: &str) -> Self {
         let config = SimulatorConfig {
             host: HostShape::recorded(),
+            timing: Timing {
+                waits: scene::waits(name),
+                ..Timing::instant()
+            },
             ..SimulatorConfig::default()
         };
         let simulator = Simulator::start(config).await.unwrap();
@@ -86,6 +104,70 @@ impl Host {
             connections: BTreeMap::new(),
             headers: BTreeMap::new(),
             known: Known::default(),
+            console: Value::Null,
+        }
+    }
+
+    async fn perform(&mut self, act: Act) {
+        match act {
+            Act::Visit(welcome) => self.visit(welcome).await,
+            _ => scene::perform(&self.simulator, act).await,
+        }
+    }
+
+    /// Connects to the console that was opened last, and goes again.
+    async fn visit(&mut self, welcome: bool) {
+        let data = self.console.clone();
+        let field = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
+        let (port, ticket, user) = (field("port"), field("ticket"), field("user"));
+        let vmid =
+            marks::upid(&field("upid")).and_then(|upid| Some(upid.split(':').nth(6)?.to_owned()));
+        let mut headers = self.identity(&user).await;
+        let upgrade = [
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+            ("Sec-WebSocket-Protocol", "binary"),
+        ];
+        headers.extend(upgrade.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let query = wire::encoded(&[
+            ("port".to_owned(), port),
+            ("vncticket".to_owned(), ticket.clone()),
+        ]);
+        let path = format!(
+            "/api2/json/nodes/pve1/lxc/{}/vncwebsocket?{query}",
+            vmid.unwrap_or_default()
+        );
+        let mut connection = self.wire.open().await;
+        connection
+            .send(&wire::request("GET", &path, &headers, None))
+            .await
+            .unwrap();
+        let answer = connection.answer().await.unwrap();
+        assert_eq!(answer.status, 101, "{}", answer.reason);
+        let line = if welcome {
+            format!("{user}:{ticket}\n")
+        } else {
+            "nobody:nothing\n".to_owned()
+        };
+        connection
+            .send(&wire::frame(line.as_bytes()))
+            .await
+            .unwrap();
+        // The proxy lets the client in, or ends.
+        sleep(Duration::from_millis(100)).await;
+    }
+
+    /// Tasks of an earlier day.
+    fn place(&mut self, tasks: &BTreeMap<String, Option<String>>) {
+        for (then, end) in tasks {
+            let parts: Vec<&str> = then.split(':').collect();
+            let [.., kind, id, user, _] = parts[..] else {
+                continue;
+            };
+            let now = self.simulator.place_task(kind, id, user, end.as_deref());
+            self.known.alias(then, &now);
         }
     }
 
@@ -108,7 +190,11 @@ impl Host {
             let then = Regex::new("TOKEN-SECRET|[1-9a-f][0-9a-f]{7}(-[0-9a-f]{4}){3}-[0-9a-f]{12}");
             authorization(then.unwrap().replace(raw, secret.as_str()).into_owned())
         } else if let Some((user, rest)) = auth.split_once("-ticket") {
-            let user = if user == "root" { "root@pam".to_owned() } else { format!("{user}@pve") };
+            let user = if user == "root" {
+                "root@pam".to_owned()
+            } else {
+                format!("{user}@pve")
+            };
             self.login(&user, rest != "-nocsrf").await
         } else {
             let token = self.simulator.token_of(auth);
@@ -121,19 +207,44 @@ impl Host {
 
     async fn login(&mut self, user: &str, csrf: bool) -> Vec<(String, String)> {
         let password = self.simulator.password_of(user).unwrap();
-        let form = [("username", user), ("password", &password)].map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let kind = ("Content-Type".to_owned(), "application/x-www-form-urlencoded".to_owned());
-        let answer = self.ask("none", "POST", "/api2/json/access/ticket", &[kind], Some(&wire::encoded(&form))).await;
+        let form = [("username", user), ("password", &password)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let kind = (
+            "Content-Type".to_owned(),
+            "application/x-www-form-urlencoded".to_owned(),
+        );
+        let answer = self
+            .ask(
+                "none",
+                "POST",
+                "/api2/json/access/ticket",
+                &[kind],
+                Some(&wire::encoded(&form)),
+            )
+            .await;
         let field = |name: &str| answer.body["data"][name].as_str().unwrap().to_owned();
-        let mut headers = vec![("Cookie".to_owned(), format!("PVEAuthCookie={}", field("ticket")))];
+        let mut headers = vec![(
+            "Cookie".to_owned(),
+            format!("PVEAuthCookie={}", field("ticket")),
+        )];
         if csrf {
-            headers.push(("CSRFPreventionToken".to_owned(), field("CSRFPreventionToken")));
+            headers.push((
+                "CSRFPreventionToken".to_owned(),
+                field("CSRFPreventionToken"),
+            ));
         }
         headers
     }
 
     /// Sends a request, on a kept connection where there is one.
-    async fn ask(&mut self, auth: &str, method: &str, path: &str, headers: &[(String, String)], body: Option<&str>) -> Answer {
+    async fn ask(
+        &mut self,
+        auth: &str,
+        method: &str,
+        path: &str,
+        headers: &[(String, String)],
+        body: Option<&str>,
+    ) -> Answer {
         let bytes = wire::request(method, path, headers, body);
         if let Some(mut connection) = self.connections.remove(auth)
             && connection.send(&bytes).await.is_ok()
@@ -152,7 +263,10 @@ impl Host {
     }
 
     fn keep(&mut self, auth: &str, connection: Connection, answer: &Answer) {
-        if answer.header("connection").is_none_or(|value| !value.eq_ignore_ascii_case("close")) {
+        if answer
+            .header("connection")
+            .is_none_or(|value| !value.eq_ignore_ascii_case("close"))
+        {
             self.connections.insert(auth.to_owned(), connection);
         }
     }
@@ -160,12 +274,17 @@ impl Host {
     /// Makes true what the exchanges from here on presuppose of the container that the first is about.
     async fn prepare(&mut self, exchanges: &[Exchange]) {
         let exchange = &exchanges[0];
+        if exchange.path().ends_with("/cluster/nextid") {
+            self.fill(exchanges);
+        }
         for vmid in exchange.makes().into_iter().chain(exchange.vmid()) {
             let there = self.simulator.containers().contains_key(&vmid);
             let wanted = Presupposed::of(vmid, exchanges);
             match (there, wanted.there) {
                 (false, Some(true)) => {
-                    self.simulator.place_container(vmid, &wanted.text(vmid)).unwrap();
+                    self.simulator
+                        .place_container(vmid, &wanted.text(vmid))
+                        .unwrap();
                     if wanted.running {
                         self.start(vmid).await;
                     }
@@ -178,11 +297,34 @@ impl Host {
         }
     }
 
+    /// The first free id says that those before it are taken.
+    fn fill(&self, exchanges: &[Exchange]) {
+        let next = exchanges[0]
+            .data()
+            .as_str()
+            .and_then(|text| text.parse().ok());
+        for vmid in 100..next.unwrap_or(100) {
+            if !self.simulator.containers().contains_key(&vmid) {
+                let text = Presupposed::of(vmid, exchanges).text(vmid);
+                self.simulator.place_container(vmid, &text).unwrap();
+            }
+        }
+    }
+
     /// Whether a task works on a container: then its state is the task's affair.
     fn busy(&self, vmid: u32) -> bool {
-        let locked = self.simulator.containers().get(&vmid).is_some_and(|container| container.lock.is_some());
+        let locked = self
+            .simulator
+            .containers()
+            .get(&vmid)
+            .is_some_and(|container| container.lock.is_some());
         let id = vmid.to_string();
-        locked || self.simulator.tasks().iter().any(|task| task.exit.is_none() && task.id == id && task.kind != "vncproxy")
+        locked
+            || self
+                .simulator
+                .tasks()
+                .iter()
+                .any(|task| task.exit.is_none() && task.id == id && task.kind != "vncproxy")
     }
 
     async fn start(&mut self, vmid: u32) {
@@ -190,7 +332,8 @@ impl Host {
         self.simulator.unlock(vmid).unwrap();
         let headers = self.identity("root@pam!op").await;
         let path = format!("/api2/json/nodes/pve1/lxc/{vmid}/status/start");
-        self.ask("root@pam!op", "POST", &path, &headers, Some("")).await;
+        self.ask("root@pam!op", "POST", &path, &headers, Some(""))
+            .await;
         self.simulator.idle(TASK).await;
         if let Some(lock) = lock {
             self.simulator.set_lock(vmid, &lock).unwrap();
@@ -208,14 +351,24 @@ impl Host {
             .map(|(key, value)| (key, self.known.here(&value)))
             .collect();
         let body = match &exchange.request_body {
-            Some(body) => Some(body.clone()),
+            // Bytes were written down as Python shows them.
+            Some(body) => Some(
+                body.strip_prefix("b'")
+                    .and_then(|rest| rest.strip_suffix('\''))
+                    .unwrap_or(body)
+                    .to_owned(),
+            ),
             None if exchange.form.is_some() => {
-                headers.push(("Content-Type".to_owned(), "application/x-www-form-urlencoded".to_owned()));
+                headers.push((
+                    "Content-Type".to_owned(),
+                    "application/x-www-form-urlencoded".to_owned(),
+                ));
                 Some(wire::encoded(&pairs))
             }
             None => None,
         };
-        self.ask(&auth, exchange.method(), &path, &headers, body.as_deref()).await
+        self.ask(&auth, exchange.method(), &path, &headers, body.as_deref())
+            .await
     }
 
     async fn call(&mut self, exchange: &Exchange) -> Option<String> {
@@ -231,6 +384,9 @@ impl Host {
             found = self.difference(exchange, &answer);
         }
         self.known.learn(&exchange.body, &answer.body);
+        if exchange.below() == "/termproxy" && answer.status == 200 {
+            self.console = answer.body["data"].clone();
+        }
         found
     }
 
@@ -240,7 +396,10 @@ impl Host {
             return found;
         }
         let then = exchange.stored_file.as_deref()?;
-        let now = self.simulator.config_text(exchange.vmid()?).unwrap_or_default();
+        let now = self
+            .simulator
+            .config_text(exchange.vmid()?)
+            .unwrap_or_default();
         let (then, now) = (levelled(then), levelled(&now));
         (then.trim_end() != now.trim_end()).then(|| format!("stored is {now:?}, recorded {then:?}"))
     }
@@ -251,7 +410,12 @@ impl Host {
         let Some(here) = self.known.task(&upid) else {
             return;
         };
-        let runs = || self.simulator.tasks().iter().any(|task| task.upid == here && task.exit.is_none());
+        let runs = || {
+            self.simulator
+                .tasks()
+                .iter()
+                .any(|task| task.upid == here && task.exit.is_none())
+        };
         while runs() && Instant::now() < until {
             sleep(Duration::from_millis(5)).await;
         }
@@ -263,13 +427,28 @@ impl Host {
         let until = Instant::now() + SETTLING * 5;
         let headers = self.identity("root@pam!op").await;
         loop {
-            let answer = self.ask("root@pam!op", "GET", "/api2/json/cluster/resources?type=vm", &headers, None).await;
+            let answer = self
+                .ask(
+                    "root@pam!op",
+                    "GET",
+                    "/api2/json/cluster/resources?type=vm",
+                    &headers,
+                    None,
+                )
+                .await;
             let rows = answer.body["data"].as_array().cloned().unwrap_or_default();
             let now = match then["vmid"].as_u64() {
-                Some(vmid) => rows.into_iter().find(|row| row["vmid"] == vmid).unwrap_or_default(),
+                Some(vmid) => rows
+                    .into_iter()
+                    .find(|row| row["vmid"] == vmid)
+                    .unwrap_or_default(),
                 None => Value::Array(rows),
             };
-            let found = compare::first(&compare::level(&then, false), &compare::level(&now, false), "row");
+            let found = compare::first(
+                &compare::level(&then, false),
+                &compare::level(&now, false),
+                "row",
+            );
             if found.is_none() || Instant::now() > until {
                 return found;
             }
@@ -278,7 +457,37 @@ impl Host {
     }
 }
 
-/// Task ids that a recording names without having made them.
-pub(crate) fn foreign(file: &File) -> BTreeSet<String> {
-    file.exchanges.iter().filter_map(|exchange| marks::upid(exchange.path())).collect()
+/// Task ids that a recording asks for without having made them, with the ends that it saw.
+fn foreign(file: &File) -> BTreeMap<String, Option<String>> {
+    let mut made = BTreeSet::new();
+    let mut found = BTreeMap::new();
+    for exchange in &file.exchanges {
+        let answered = exchange.body.to_string();
+        if let Some(upid) = marks::upid(exchange.path()) {
+            if !made.contains(&upid) && exchange.task().is_some() && exchange.status() == 200 {
+                let end = exchange.data()["exitstatus"].as_str();
+                found
+                    .entry(upid)
+                    .or_insert(Some(end.unwrap_or("OK").to_owned()));
+            }
+        } else if exchange
+            .path()
+            .split('?')
+            .next()
+            .is_some_and(|path| path.ends_with("/tasks"))
+        {
+            for row in exchange.data().as_array().into_iter().flatten() {
+                let over = row
+                    .get("endtime")
+                    .map(|_| row["status"].as_str().unwrap_or("OK").to_owned());
+                let upid = row["upid"].as_str().unwrap_or_default().to_owned();
+                if !made.contains(&upid) {
+                    found.entry(upid).or_insert(over);
+                }
+            }
+        } else if let Some(upid) = marks::upid(&answered) {
+            made.insert(upid);
+        }
+    }
+    found
 }

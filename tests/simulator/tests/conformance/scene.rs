@@ -26,14 +26,118 @@ pub(crate) enum Act {
     LoseVolume(&'static str),
     /// All tasks come to their ends first.
     Wait,
-    /// The lock file of a container is held, for so many seconds.
-    Flock(u32, f64),
-    /// `pct unlock`.
-    Unlock(u32),
+    /// The container is destroyed.
+    Remove(u32),
+    /// A client comes to the console that was opened last, and goes: with its ticket, or with a wrong one.
+    Visit(bool),
 }
 
 /// By file and beginning of the title.
-const ACTS: &[(&str, &str, &[Act])] = &[];
+const ACTS: &[(&str, &str, &[Act])] = &[
+    (
+        "b1-create",
+        "create with start=1",
+        &[Act::Slow("vzstart", 0.5)],
+    ),
+    ("b1-create", "create by limited token", &[Act::Wait]),
+    (
+        "b1-create",
+        "create by limited token on storage it may not use",
+        &[Act::Remove(102)],
+    ),
+    (
+        "b3-power-0-locked-ct",
+        "current (stopped)",
+        &[Act::Set(100, "arch", "arm64")],
+    ),
+    (
+        "b3-power-2",
+        "shutdown timeout 3",
+        &[Act::IgnoreShutdown(104)],
+    ),
+    (
+        "b4-snapshot",
+        "delete s3 whose zfs snapshot is gone",
+        &[Act::LoseSnapshot("subvol-210-disk-0", "s3")],
+    ),
+    (
+        "b5-clone-2",
+        "two clones of one source at once [0]",
+        &[Act::Slow("vzclone", 0.5)],
+    ),
+    (
+        "b5-clone-2",
+        "two clones, the second 1 s later [0]",
+        &[Act::Slow("vzclone", 0.5)],
+    ),
+    (
+        "b7-destroy",
+        "destroy running (CT 103)",
+        &[Act::Slow("vzdestroy", 0.3)],
+    ),
+    (
+        "b7-destroy",
+        "rollback/snapshot on a protected CT",
+        &[Act::Slow("vzrollback", 0.5)],
+    ),
+    (
+        "b7-destroy",
+        "destroy with snapshots, destroy-unreferenced-disks=1",
+        &[Act::Wait],
+    ),
+    (
+        "b7-destroy",
+        "destroy when the dataset is busy (a process sits in it)",
+        &[Act::Busy("subvol-130-disk-0")],
+    ),
+    (
+        "b7-destroy",
+        "DELETE with unknown parameter",
+        &[Act::Idle("subvol-130-disk-0")],
+    ),
+    (
+        "b7-destroy",
+        "destroy when its dataset is already gone",
+        &[Act::LoseVolume("subvol-130-disk-0")],
+    ),
+    (
+        "c2-create-and-start-with-devices",
+        "set dev0=/dev/fuse, mode (root ticket)",
+        &[Act::Set(
+            150,
+            "net0",
+            "name=eth0,bridge=vmbr7,hwaddr=BC:24:11:70:6A:BA,type=veth",
+        )],
+    ),
+    ("d-console", "task after abrupt close", &[Act::Visit(true)]),
+    ("d-console", "task after close frame", &[Act::Visit(true)]),
+    ("d-console", "task after wrong ticket", &[Act::Visit(false)]),
+    (
+        "d-console",
+        "task: tty console of a stopped CT",
+        &[Act::Visit(false)],
+    ),
+    (
+        "f-operator-flow",
+        "template 900",
+        &[Act::Slow("vztemplate", 0.2)],
+    ),
+    (
+        "f-operator-flow",
+        "template 901",
+        &[Act::Slow("vztemplate", 0.2)],
+    ),
+    (
+        "h-resources-over-time",
+        "create",
+        &[Act::Slow("vzcreate", 0.5)],
+    ),
+];
+
+/// Files in which the pace of Proxmox's own waits matters have a slower one.
+pub(crate) fn waits(file: &str) -> f64 {
+    if file.starts_with("h-") { 0.1 } else { 0.01 }
+}
 
 /// What to do before an exchange: `title` has not been met before with these acts.
 pub(crate) fn acts(file: &str, title: &str) -> impl Iterator<Item = &'static Act> {
@@ -54,16 +158,11 @@ pub(crate) async fn perform(simulator: &Simulator, act: Act) {
         Act::Idle(volume) => simulator.set_busy(STORAGE, volume, false).unwrap(),
         Act::LoseSnapshot(volume, name) => simulator.lose_snapshot(STORAGE, volume, name).unwrap(),
         Act::LoseVolume(volume) => simulator.lose_volume(STORAGE, volume).unwrap(),
-        Act::Unlock(vmid) => simulator.unlock(vmid).unwrap(),
+        Act::Remove(vmid) => simulator.delete_container(vmid).await.unwrap(),
+        // That needs somebody who calls: the replay does it.
+        Act::Visit(_) => {}
         Act::Wait => {
             simulator.idle(Duration::from_secs(10)).await;
-        }
-        Act::Flock(vmid, seconds) => {
-            let guard = simulator.hold_flock(vmid).await.unwrap();
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-                drop(guard);
-            });
         }
     }
 }
@@ -85,10 +184,18 @@ impl Presupposed {
         let mut found = Self::default();
         let mut running = None;
         let mut touched: Vec<String> = Vec::new();
+        let unsaid = |exchange: &Exchange| exchange.path().contains("/extjs/");
         for (number, exchange) in exchanges.iter().enumerate() {
-            let concerns = exchange.vmid() == Some(vmid);
+            if let Some(row) = row_of(vmid, exchange) {
+                found.there = found.there.or(Some(true));
+                running = running.or(Some(row["status"] == "running"));
+                found.status(row, &mut touched);
+            }
+            let concerns = exchange.vmid() == Some(vmid) && !unsaid(exchange);
             if exchange.makes() == Some(vmid) {
-                let taken = exchange.reason().contains(&format!("CT {vmid} already exists"));
+                let taken = exchange
+                    .reason()
+                    .contains(&format!("CT {vmid} already exists"));
                 let made = exchange.status() == 200;
                 if taken || made {
                     found.there = found.there.or(Some(taken));
@@ -111,7 +218,10 @@ impl Presupposed {
                 running = power(exchange);
             }
             found.look(exchange, &mut touched);
-            if exchange.method() == "DELETE" && exchange.below().is_empty() && exchange.status() == 200 {
+            if exchange.method() == "DELETE"
+                && exchange.below().is_empty()
+                && exchange.status() == 200
+            {
                 break;
             }
         }
@@ -134,55 +244,72 @@ impl Presupposed {
                 touched.extend(seen);
             }
             ("GET", "/status/current") if ok => {
-                let data = exchange.data();
-                let mib = |key: &str| data[key].as_u64().map(|bytes| Value::from(bytes >> 20));
-                let gib = data["maxdisk"].as_u64().map(|bytes| bytes >> 30);
-                let cpus = if data["cpus"].is_string() { "cpulimit" } else { "cores" };
-                let told = [
-                    ("hostname", Some(data["name"].clone())),
-                    ("tags", data.get("tags").cloned()),
-                    ("lock", data.get("lock").cloned()),
-                    (cpus, data.get("cpus").cloned()),
-                    ("memory", mib("maxmem")),
-                    ("swap", mib("maxswap")),
-                ];
-                for (key, value) in told {
-                    if let Some(value) = value {
-                        self.take(key, &value, touched);
-                        touched.push(key.to_owned());
-                    }
-                }
-                touched.push("cores".to_owned());
-                if let Some(gib) = gib.filter(|_| !touched.iter().any(|key| key == "rootfs")) {
-                    self.keys.insert("size".to_owned(), format!("{gib}G"));
-                }
+                self.status(exchange.data(), touched);
             }
             ("PUT", "/config") => {
                 touched.extend(exchange.pairs().into_iter().map(|(key, _)| key));
                 let deleted = exchange.field("delete").unwrap_or_default();
                 touched.extend(deleted.split([',', ' ', ';']).map(str::to_owned));
             }
-            ("PUT", "/resize") if ok => touched.push("rootfs".to_owned()),
+            ("PUT", "/resize") if ok => {
+                touched.extend(["rootfs".to_owned(), "size".to_owned()]);
+            }
             ("POST", "/template") if ok => {
                 touched.extend(["template".to_owned(), "rootfs".to_owned()]);
             }
-            ("GET", below) if ok && below.starts_with("/snapshot/") && below.ends_with("/config") => {
+            ("GET", below)
+                if ok && below.starts_with("/snapshot/") && below.ends_with("/config") =>
+            {
                 let name = below.split('/').nth(2).unwrap_or_default().to_owned();
                 if !touched.contains(&format!("@{name}")) {
                     self.snapshots.push(name);
                 }
             }
-            ("POST", "/clone") if exchange.field("snapname").is_some() && exchange.status() == 200 => {
+            ("POST", "/clone")
+                if exchange.field("snapname").is_some() && exchange.status() == 200 =>
+            {
                 let name = exchange.field("snapname").unwrap_or_default();
                 if !touched.contains(&format!("@{name}")) && !self.snapshots.contains(&name) {
                     self.snapshots.push(name);
                 }
             }
             ("POST", "/snapshot") => {
-                touched.push(format!("@{}", exchange.field("snapname").unwrap_or_default()));
+                touched.push(format!(
+                    "@{}",
+                    exchange.field("snapname").unwrap_or_default()
+                ));
                 touched.push("parent".to_owned());
             }
             _ => {}
+        }
+    }
+
+    /// What a status, or a row of a list, shows of the configuration.
+    fn status(&mut self, data: &Value, touched: &mut Vec<String>) {
+        let mib = |key: &str| data[key].as_u64().map(|bytes| Value::from(bytes >> 20));
+        let gib = data["maxdisk"].as_u64().map(|bytes| bytes >> 30);
+        let limited = data["cpus"].is_string();
+        let told = [
+            ("hostname", data.get("name").cloned()),
+            ("tags", data.get("tags").cloned()),
+            ("lock", data.get("lock").cloned()),
+            (
+                if limited { "cpulimit" } else { "cores" },
+                data.get("cpus").cloned(),
+            ),
+            ("memory", mib("maxmem")),
+            ("swap", mib("maxswap")),
+        ];
+        for (key, value) in told {
+            if let Some(value) = value {
+                self.take(key, &value, touched);
+                touched.push(key.to_owned());
+            }
+        }
+        touched.push("cores".to_owned());
+        if let Some(gib) = gib.filter(|_| !touched.iter().any(|key| key == "size")) {
+            self.keys.insert("size".to_owned(), format!("{gib}G"));
+            touched.push("size".to_owned());
         }
     }
 
@@ -214,13 +341,28 @@ impl Presupposed {
         .into();
         if self.keys.is_empty() {
             keys.insert("cores".to_owned(), "1".to_owned());
-            keys.insert("net0".to_owned(), format!("name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:00:{:02X},ip=dhcp,type=veth", vmid % 256));
+            keys.insert(
+                "net0".to_owned(),
+                format!(
+                    "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:00:{:02X},ip=dhcp,type=veth",
+                    vmid % 256
+                ),
+            );
         }
         let size = self.keys.get("size").map_or("2G", String::as_str);
-        keys.insert("rootfs".to_owned(), format!("lxc-disks:subvol-{vmid}-disk-0,size={size}"));
-        keys.extend(self.keys.iter().filter(|(key, _)| *key != "size").map(|(key, value)| (key.clone(), value.clone())));
+        keys.insert(
+            "rootfs".to_owned(),
+            format!("lxc-disks:subvol-{vmid}-disk-0,size={size}"),
+        );
+        keys.extend(
+            self.keys
+                .iter()
+                .filter(|(key, _)| *key != "size")
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
         if let Some(last) = self.snapshots.last() {
-            keys.entry("parent".to_owned()).or_insert_with(|| last.clone());
+            keys.entry("parent".to_owned())
+                .or_insert_with(|| last.clone());
         }
         let mut out = String::new();
         for line in self.description.iter().flat_map(|text| text.split('\n')) {
@@ -234,8 +376,14 @@ impl Presupposed {
         lines(&mut out, &keys);
         for name in &self.snapshots {
             let _ = writeln!(out, "\n[{name}]");
-            let own = |(key, _): &(&String, &String)| !matches!(key.as_str(), "parent" | "lock" | "template");
-            let mut section: BTreeMap<String, String> = keys.iter().filter(own).map(|(key, value)| (key.clone(), value.clone())).collect();
+            let own = |(key, _): &(&String, &String)| {
+                !matches!(key.as_str(), "parent" | "lock" | "template")
+            };
+            let mut section: BTreeMap<String, String> = keys
+                .iter()
+                .filter(own)
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
             section.insert("snaptime".to_owned(), "1795547000".to_owned());
             lines(&mut out, &section);
         }
@@ -243,17 +391,33 @@ impl Presupposed {
     }
 }
 
+/// A container's row in a list of containers.
+fn row_of(vmid: u32, exchange: &Exchange) -> Option<&Value> {
+    let path = exchange.path().split('?').next().unwrap_or_default();
+    let mut rows = exchange
+        .data()
+        .as_array()
+        .filter(|_| path.ends_with("/lxc"))?
+        .iter();
+    rows.find(|row| row["vmid"] == vmid)
+}
+
 /// How the task of a call ended, where that was recorded.
 fn end_of<'a>(exchange: &Exchange, behind: &'a [Exchange]) -> Option<&'a str> {
     let upid = exchange.data().as_str()?;
-    let mut polls = behind.iter().filter(|poll| poll.task().as_deref() == Some(upid));
+    let mut polls = behind
+        .iter()
+        .filter(|poll| poll.task().as_deref() == Some(upid));
     polls.find_map(|poll| poll.data()["exitstatus"].as_str())
 }
 
 /// What a call's answer says of its container's being there.
 fn presence(vmid: u32, exchange: &Exchange, end: Option<&str>) -> Option<bool> {
     let missing = format!("{vmid}.conf' does not exist");
-    if exchange.reason().contains(&missing) || end.is_some_and(|end| end.contains(&missing)) {
+    if exchange.reason().contains(&missing)
+        || exchange.reason().starts_with("RRD error")
+        || end.is_some_and(|end| end.contains(&missing))
+    {
         return Some(false);
     }
     let silent = matches!(exchange.status(), 400 | 401 | 403 | 501 | 506 | 595..)
@@ -268,10 +432,21 @@ fn power(exchange: &Exchange) -> Option<bool> {
     match (exchange.method(), exchange.below()) {
         ("GET", "/status/current") if ok => Some(exchange.data()["status"] == "running"),
         ("POST", "/status/start") if exchange.reason().contains("already running") => Some(true),
-        ("POST", "/status/stop" | "/status/shutdown" | "/status/reboot" | "/status/suspend") => Some(ok),
+        ("POST", "/status/stop" | "/status/shutdown" | "/status/reboot" | "/status/suspend") => {
+            Some(ok)
+        }
         ("POST", "/status/start" | "/template") if ok => Some(false),
         ("POST", "/clone") if exchange.reason().contains("running container") => Some(true),
         ("POST", "/template") if exchange.reason().contains("running") => Some(true),
+        // Only what runs has something to wait for.
+        ("GET", "/pending")
+            if exchange
+                .data()
+                .as_array()
+                .is_some_and(|rows| rows.iter().any(|row| row.get("pending").is_some())) =>
+        {
+            Some(true)
+        }
         ("GET", "/interfaces") if ok => Some(!exchange.data().is_null()),
         _ => None,
     }

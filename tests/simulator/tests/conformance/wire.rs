@@ -1,6 +1,6 @@
 //! HTTP on the wire, by hand: the comparison needs the very status line, and to send what no client library would.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use proxmox_simulator::Simulator;
 use rustls::{
@@ -125,7 +125,7 @@ impl Connection {
                 self.pending.drain(..used);
                 return Some(answer);
             }
-            let mut some = [0_u8; 16 << 10];
+            let mut some = vec![0_u8; 16 << 10];
             let read = timeout(PATIENCE, self.stream.read(&mut some)).await;
             match read.expect("the simulator neither answers nor hangs up") {
                 Ok(0) | Err(_) => return None,
@@ -144,14 +144,24 @@ pub(crate) fn request(
 ) -> Vec<u8> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: pve1:8006\r\n");
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     if let Some(body) = body {
-        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        let _ = write!(text, "Content-Length: {}\r\n", body.len());
     }
     text.push_str("\r\n");
     text.push_str(body.unwrap_or_default());
     text.into_bytes()
+}
+
+/// A short message of a WebSocket's client; the mask is all zeros.
+pub(crate) fn frame(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).unwrap();
+    let mut out = vec![0x82, 0xfe];
+    out.extend(length.to_be_bytes());
+    out.extend([0; 4]);
+    out.extend(bytes);
+    out
 }
 
 /// A form as browsers encode it.

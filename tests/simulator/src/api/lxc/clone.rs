@@ -385,14 +385,32 @@ fn make(
 }
 
 fn log_copy(job: &Job, bytes: u64) {
+    let size = grouped(bytes);
+    // A file's average size gives plausible counts.
+    let files = (bytes / 36_000).max(1);
+    let (all, plain) = (grouped(files + files / 8), grouped(files));
+    let kinds = format!("(reg: {plain}, dir: {}, link: 0)", grouped(files / 8));
     for line in [
         String::new(),
+        format!("Number of files: {all} {kinds}"),
+        format!("Number of created files: {all} {kinds}"),
         "Number of deleted files: 0".to_owned(),
-        format!("Total file size: {} bytes", grouped(bytes)),
-        format!("Total transferred file size: {} bytes", grouped(bytes)),
+        format!("Number of regular files transferred: {plain}"),
+        format!("Total file size: {size} bytes"),
+        format!("Total transferred file size: {size} bytes"),
+        format!("Literal data: {size} bytes"),
         "Matched data: 0 bytes".to_owned(),
+        "File list size: 0".to_owned(),
+        "File list generation time: 0.017 seconds".to_owned(),
+        "File list transfer time: 0.000 seconds".to_owned(),
+        format!("Total bytes sent: {size}"),
+        format!("Total bytes received: {}", grouped(files * 20)),
         String::new(),
-        format!("total size is {}  speedup is 1.00", grouped(bytes)),
+        format!(
+            "sent {size} bytes  received {} bytes  200,000,000.00 bytes/sec",
+            grouped(files * 20)
+        ),
+        format!("total size is {size}  speedup is 1.00"),
     ] {
         job.log(line);
     }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+
 use super::{
     super::Call,
     config::store,
@@ -341,11 +343,22 @@ async fn build(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
         .await
         .map_err(|error| Broken::Failed(format!("{error:#}")))?;
     job.log(format!(
-        "Total bytes read: {} ({}MiB, 200MiB/s)",
+        "Total bytes read: {} ({}, 200MiB/s)",
         template.unpacked,
-        template.unpacked >> 20
+        rounded_up(template.unpacked)
     ));
-    job.log("Detected container architecture: amd64");
+    if os_type == "unmanaged" {
+        job.log(
+            "/etc/os-release file not found and autodetection failed, falling back to 'unmanaged'",
+        );
+        job.log("Falling back to amd64.");
+        job.log("Use `pct set VMID --arch ARCH` to change.");
+    } else {
+        job.log("Detected container architecture: amd64");
+    }
+    if template.file.contains("-standard_") {
+        make_host_keys(job, plan.section.get("hostname").unwrap_or_default());
+    }
     let mut state = core.state();
     let container = state.container_mut(&plan.node, vmid)?;
     // This first write drops the lock; the lock file is still held.
@@ -411,4 +424,25 @@ fn fill(
     }
     on.write(leaf(name), template.unpacked);
     Ok(root(storage, name))
+}
+
+/// Templates with an SSH server get keys of their own.
+fn make_host_keys(job: &Job, hostname: &str) {
+    for kind in ["rsa", "ecdsa", "ed25519"] {
+        let print = STANDARD_NO_PAD.encode(rand::random::<[u8; 32]>());
+        job.log(format!(
+            "Creating SSH host key 'ssh_host_{kind}_key' - this may take some time ..."
+        ));
+        job.log(format!("done: SHA256:{print} root@{hostname}"));
+    }
+}
+
+/// A count of bytes as tar prints it: in the largest unit that fits, rounded up.
+fn rounded_up(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fitting = units.iter().find(|(shift, _)| bytes >= 1 << shift);
+    fitting.map_or_else(
+        || format!("{bytes}B"),
+        |(shift, unit)| format!("{}{unit}", bytes.div_ceil(1 << shift)),
+    )
 }

@@ -224,7 +224,7 @@ pub(super) fn resume(call: &Call) -> Outcome {
     checkpoint(call, "vzresume", "-r --foreground")
 }
 
-fn checkpoint(call: &Call, kind: &str, flags: &'static str) -> Outcome {
+fn checkpoint(call: &Call, kind: &'static str, flags: &'static str) -> Outcome {
     let vmid = call.vmid();
     let upid = worker::spawn(
         &call.core,
@@ -233,8 +233,29 @@ fn checkpoint(call: &Call, kind: &str, flags: &'static str) -> Outcome {
         kind,
         &vmid.to_string(),
         move |job| async move {
-            job.core.state().container(&job.upid.node, vmid)?;
-            job.log(format!("lxc-checkpoint: {vmid}: criu_version_ok: 767 Connection refused - execing criu failed, is it installed?"));
+            let defined = job.core.state().container(&job.upid.node, vmid)?.started;
+            let said = |source: &str, text: &str| {
+                job.log(format!(
+                    "lxc-checkpoint: {vmid}: ../src/lxc/{source}: {text}"
+                ));
+            };
+            if defined {
+                said(
+                    "criu.c",
+                    "criu_version_ok: 767 Connection refused - execing criu failed, is it installed?",
+                );
+                if kind == "vzresume" {
+                    said(
+                        "tools/lxc_checkpoint.c",
+                        &format!("restore_finalize: 203 Restoring {vmid} failed"),
+                    );
+                }
+            } else {
+                said(
+                    "tools/lxc_checkpoint.c",
+                    &format!("lxc_checkpoint_main: 299 {vmid} is not defined"),
+                );
+            }
             Err(Broken::Failed(format!(
                 "command 'lxc-checkpoint -n {vmid} {flags} -D /var/lib/vz/dump' failed: exit code 1"
             )))

@@ -331,7 +331,7 @@ async fn go_back(job: &Arc<Job>, vmid: u32, name: &str) -> Result<(), Broken> {
     let core = &job.core;
     let node = job.upid.node.clone();
     core.state().container(&node, vmid)?;
-    let _lock = core.flock(vmid, FLOCK).await?;
+    let lock = core.flock(vmid, FLOCK).await?;
     let (section, running) = {
         let mut state = core.state();
         let container = state.container(&node, vmid)?;
@@ -359,6 +359,8 @@ async fn go_back(job: &Arc<Job>, vmid: u32, name: &str) -> Result<(), Broken> {
         container.file.set_lock(Some("rollback"));
         (section, container.is_running())
     };
+    // From here on the lock in the configuration is what holds others off.
+    drop(lock);
     if running {
         power::kill(core, &node, vmid).await;
     }

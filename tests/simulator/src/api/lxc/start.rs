@@ -86,14 +86,17 @@ pub(super) async fn bring_up(job: &Arc<Job>, vmid: u32, locks: Locks) -> Result<
         ));
         Broken::Failed(format!("startup for container '{vmid}' failed"))
     };
-    if !directories_exist(job, vmid)? {
-        job.log("run_buffer: 571 Script exited with status 2");
+    // The hook that prepares the container's root is what fails.
+    let hook = match (directories_exist(job, vmid)?, runs_here(job, vmid)?) {
+        (false, _) => Some(2),
+        (true, false) => Some(255),
+        (true, true) => None,
+    };
+    if let Some(code) = hook {
+        job.log(format!("run_buffer: 571 Script exited with status {code}"));
         return Err(failed(&format!(
             "Failed to run lxc.hook.pre-start for container \"{vmid}\""
         )));
-    }
-    if !runs_here(job, vmid)? {
-        return Err(failed("Exec format error - Failed to exec \"/sbin/init\""));
     }
     let pid = core
         .guests
@@ -102,6 +105,7 @@ pub(super) async fn bring_up(job: &Arc<Job>, vmid: u32, locks: Locks) -> Result<
         .map_err(|error| failed(&format!("{error:#}")))?;
     let mut state = core.state();
     let container = state.container_mut(node, vmid)?;
+    container.started = true;
     container.runtime = Some(Runtime {
         pid,
         started: now(),
