@@ -9,6 +9,8 @@ mod stage;
 
 mod bad_input;
 mod chain;
+mod crash;
+mod phoenix;
 
 /// Not a test: in a process that was started to be the operator, this is its `main`.
 #[test]

@@ -195,6 +195,15 @@ impl Stage {
         }
     }
 
+    /// Waits until something is so that no object tells.
+    pub(crate) async fn eventually(&self, what: &str, is: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is() {
+            assert!(Instant::now() < deadline, "in {}, {what} did not come", self.name);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until an Lxc object is Ready at its current generation.
     pub(crate) async fn ready<K>(&self, name: &str) -> K
     where

@@ -13,7 +13,7 @@ use phoenix_crds::{
 use phoenix_lab::installation::OPERATOR_NAMESPACE;
 use serde_json::json;
 
-use super::{changes, hypervisor_ready, hypervisor_told, patch_hypervisor, told};
+use super::{changes, has, hypervisor_ready, hypervisor_told, patch_hypervisor, told};
 use crate::{
     documented::says,
     link::Link,
@@ -79,6 +79,18 @@ async fn a_wrong_token_is_told_and_taken_when_it_is_right() {
             "tokenSecret",
             "expired",
         ],
+    );
+    let connected = stage
+        .hypervisors()
+        .get(&stage.name)
+        .await
+        .unwrap()
+        .status
+        .unwrap()
+        .conditions;
+    assert!(
+        has(&connected, C::Connected, Reason::Connected),
+        "who refuses us is there: {connected:#?}"
     );
     assert!(
         !sentence.contains("00000000-0000"),

@@ -62,7 +62,9 @@ async fn hypervisor_told(stage: &Stage, kind: C, reason: Reason) -> String {
     let what = format!("{kind} {reason}");
     let hypervisor = stage
         .until(stage.hypervisors(), &stage.name, &what, |h| {
-            has(&conditions(h), kind, reason)
+            // what is said before the first answer is another matter
+            let asked = |c: &Condition| !c.message.starts_with("Connecting to ");
+            has(&conditions(h), kind, reason) && conditions(h).iter().all(asked)
         })
         .await;
     documented(&conditions(&hypervisor), kind, reason, false)

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{changes, network, told, told_in_the_end};
 use crate::{
     documented::says,
-    stage::{Settings, Stage},
+    stage::{OS_TEMPLATE, Settings, Stage},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,7 +188,7 @@ async fn gpus_without_root_credentials_ask_for_the_line_to_run() {
         .simulator
         .calls()
         .into_iter()
-        .filter(|c| c.code == 403 || c.endpoint == "/access/ticket")
+        .filter(|c| c.method != "GET" && c.code == 403 || c.endpoint == "/access/ticket")
         .collect();
     assert!(
         refused.is_empty(),
@@ -225,4 +225,69 @@ async fn gpus_without_root_credentials_ask_for_the_line_to_run() {
         .await
         .unwrap();
     stage.ready::<LxcTemplate>("by-secret").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_that_was_edited_away_is_told_and_put_back() {
+    let settings = Settings {
+        polling: ("1s", "1s"),
+        ..Settings::without_guests()
+    };
+    let stage = Stage::raise("lost-mark", settings).await;
+    let from_scratch = json!({"source": {"osTemplate": OS_TEMPLATE}, "rootfs": {"size": "4Gi"}, "description": "Ask Ada."});
+    stage.container("tidied", "", from_scratch).await;
+    let before: LxcContainer = stage.ready("tidied").await;
+    let vmid = u32::try_from(before.status.unwrap().vmid.unwrap()).unwrap();
+    let description = stage.simulator.containers()[&vmid]
+        .description
+        .clone()
+        .unwrap();
+
+    stage
+        .simulator
+        .edit_config(vmid, "description", Some("Ask Ada."))
+        .unwrap();
+    stage.simulator.clear_calls();
+    let sentence = told::<LxcContainer>(&stage, "tidied", C::Created, Reason::OwnershipLost).await;
+    let mark = description.lines().last().unwrap();
+    says(
+        &sentence,
+        &[
+            "left alone",
+            &format!("put `{mark}` back"),
+            "delete this object to let go of it",
+        ],
+    );
+    // looked at more than once, it is still this container and no other
+    let looks = || {
+        stage
+            .simulator
+            .calls()
+            .iter()
+            .filter(|c| c.endpoint.ends_with("/lxc/{vmid}/config"))
+            .count()
+    };
+    stage.eventually("further looks", || looks() > 4).await;
+    assert_eq!(
+        told::<LxcContainer>(&stage, "tidied", C::Created, Reason::OwnershipLost).await,
+        sentence
+    );
+    assert_eq!(
+        (
+            changes(&stage.simulator),
+            stage.simulator.containers().len()
+        ),
+        (vec![], 1)
+    );
+
+    stage
+        .simulator
+        .edit_config(vmid, "description", Some(&format!("Ask Ada.\n{mark}")))
+        .unwrap();
+    stage.ready::<LxcContainer>("tidied").await;
+    assert_eq!(
+        changes(&stage.simulator),
+        Vec::<String>::new(),
+        "nothing had to be done"
+    );
 }
