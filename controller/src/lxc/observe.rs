@@ -57,6 +57,27 @@ impl StorageKind {
     }
 }
 
+/// What the status says of an earlier look into the guest: good enough while nothing speaks against it, so that a restart of the operator
+/// enters no guest that does its job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// Minors of the GPUs that were seen inside.
+    pub gpus: Vec<u32>,
+    /// Hash of the arguments that vLLM ran with.
+    pub args_hash: Option<String>,
+}
+
+impl Reported {
+    fn of(status: Option<&phoenix_crds::LxcStatus>) -> Self {
+        let Some(status) = status else { return Self::default() };
+        let seen = status.gpus.iter().filter(|g| g.uuid.is_some());
+        Self {
+            gpus: seen.filter_map(|g| u32::try_from(g.index).ok()).collect(),
+            args_hash: status.vllm.as_ref().and_then(|v| v.args_hash.clone()),
+        }
+    }
+}
+
 /// What is there.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, read by one check")]
@@ -107,6 +128,8 @@ pub struct Observed {
     pub skipped_devices: BTreeSet<String>,
     /// What was found inside.
     pub guest: GuestView,
+    /// What the status says of that.
+    pub reported: Reported,
     /// What probes say.
     pub probe: Option<ProbeView>,
 }
@@ -153,6 +176,7 @@ impl Observed {
             rivals: Vec::new(),
             skipped_devices: BTreeSet::new(),
             guest: GuestView::default(),
+            reported: Reported::default(),
             probe: None,
         }
     }
@@ -271,7 +295,7 @@ async fn details<K: LxcKind>(
         };
         seen.active_task = active(cluster, &node, vmid, source).await?;
     }
-    seen.rivals = rivals(object, present, cx);
+    seen.rivals = rivals(object, present, cluster.name(), cx);
     if let Role::Template { .. } = present.role {
         sealing(seen, &mark, &container, vmid, cluster, cx).await?;
     }
@@ -279,6 +303,7 @@ async fn details<K: LxcKind>(
         cx.sessions.outdated(&target.uid);
     }
     seen.guest = cx.sessions.view(&target.uid);
+    seen.reported = Reported::of(object.status_shared());
     seen.probe = probe(present, &mark, &container, desired, cluster, cx);
     Ok(())
 }
@@ -355,11 +380,13 @@ async fn remains(seen: &mut Observed, vmid: u32, cluster: &Cluster) -> Result<()
     Ok(())
 }
 
-/// Containers that run with one of the static addresses that this one asks for.
-fn rivals<K: LxcKind>(object: &K, present: &Present, cx: &Context) -> Vec<String> {
+/// Containers of this hypervisor that run with one of the static addresses that this one asks for; another one's bridges are others.
+fn rivals<K: LxcKind>(object: &K, present: &Present, hypervisor: &str, cx: &Context) -> Vec<String> {
     use phoenix_crds::{lxc::Lxc, status::State};
     let uid = object.uid();
-    let alive = |s: Option<&phoenix_crds::LxcStatus>| s.is_some_and(|s| matches!(s.state, Some(State::Running | State::SettingUp | State::Starting)));
+    let alive = |s: Option<&phoenix_crds::LxcStatus>| {
+        s.is_some_and(|s| s.hypervisor.as_deref() == Some(hypervisor) && matches!(s.state, Some(State::Running | State::SettingUp | State::Starting)))
+    };
     let mut found = Vec::new();
     let mut compare = |name: String, other: &phoenix_crds::LxcSpec| {
         for (mine, theirs) in present.nets.iter().flatten().flat_map(|m| other.network.iter().map(move |t| (m, t))) {

@@ -259,5 +259,7 @@ pub(super) fn no_rival(view: &View<'_>, draft: &mut Draft) -> Decision {
         return None;
     }
     let message = format!("{rival}; two containers with one address disturb each other, so this one is not started. Give it another spec.network address.");
-    draft.blocked(C::ConfigInSync, Reason::AddressConflict, message)
+    draft.stalled(C::ConfigInSync, Reason::AddressConflict, message);
+    // the other one's end wakes nobody here
+    Some(Verdict::Blocked { recheck: Some(super::ON_WAKE) })
 }
