@@ -3,6 +3,13 @@
 //! One control plane serves all; each test has a simulator, a namespace, a Hypervisor and an operator of its own, so that they don't see
 //! each other.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also in the functions that its cases share"
+)]
+
 mod documented;
 mod link;
 mod stage;

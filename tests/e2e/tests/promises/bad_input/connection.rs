@@ -3,10 +3,10 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use phoenix_crds::{
-    LxcTemplate,
+    Hypervisor, LxcTemplate,
     conditions::{ConditionType as C, Reason},
     status::State,
 };
@@ -104,6 +104,60 @@ async fn a_wrong_token_is_told_and_taken_when_it_is_right() {
     );
 
     give_token(&stage, &stage.simulator.token().secret).await;
+    stage.ready::<LxcTemplate>("waiting").await;
+    hypervisor_ready(&stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_secret_is_asked_for_and_taken_when_it_comes() {
+    let mut stage = before_the_operator("no-secret").await;
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), OPERATOR_NAMESPACE);
+    secrets
+        .delete(&stage.name, &DeleteParams::default())
+        .await
+        .unwrap();
+    stage.start_operator();
+
+    let sentence = hypervisor_told(&stage, C::Authorized, Reason::SecretNotFound).await;
+    let needed = [
+        "Secret phoenix-system/no-secret",
+        "spec.credentialsSecret",
+        "does not exist",
+    ];
+    says(&sentence, &needed);
+    says(
+        &sentence,
+        &["tokenId", "tokenSecret", "operator's namespace"],
+    );
+    says(&waiting(&stage).await, &["not connected yet"]);
+
+    // one that is not complete says what it lacks
+    let mut data = json!({"tokenId": stage.simulator.token().id});
+    let mut secret = json!({"metadata": {"name": stage.name}, "stringData": data});
+    let create = serde_json::from_value(secret.clone()).unwrap();
+    secrets
+        .create(&PostParams::default(), &create)
+        .await
+        .unwrap();
+    let lacks = |h: &Hypervisor| {
+        let status = h.status.as_ref();
+        status.is_some_and(|s| {
+            s.conditions
+                .iter()
+                .any(|c| c.message.contains("no tokenSecret"))
+        })
+    };
+    stage
+        .until(stage.hypervisors(), &stage.name, "what it lacks", lacks)
+        .await;
+    hypervisor_told(&stage, C::Authorized, Reason::SecretNotFound).await;
+
+    data["tokenSecret"] = json!(stage.simulator.token().secret);
+    secret["stringData"] = data;
+    secrets
+        .patch(&stage.name, &PatchParams::default(), &Patch::Merge(&secret))
+        .await
+        .unwrap();
     stage.ready::<LxcTemplate>("waiting").await;
     hypervisor_ready(&stage).await;
 }
