@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use phoenix_crds::conditions::{ConditionType, Reason};
+use phoenix_crds::conditions::{ConditionType, Effect, Reason, verdict};
 use proxmox_client::ErrorKind;
 
 use crate::condition::{Finding, Progress, Truth};
@@ -56,19 +56,9 @@ impl Fault {
     ///
     /// The classes are those of the client's table; a lost answer is a retry, for the next pass looks at what happened.
     pub fn proxmox(error: &proxmox_client::Error, doing: &str, condition: ConditionType) -> Self {
-        let message = format!("{doing}: {error}");
-        let fault = |class, condition, reason, unknown| Self { class, condition, reason, message: message.clone(), unknown, hypervisor: None };
-        match &error.kind {
-            ErrorKind::Unreachable | ErrorKind::Untrusted { .. } | ErrorKind::NoQuorum | ErrorKind::Unknown => {
-                fault(Class::Retry, ConditionType::HypervisorReady, Reason::Unreachable, true)
-            }
-            ErrorKind::NodeOffline => fault(Class::Retry, ConditionType::PowerInSync, Reason::NodeOffline, true),
-            ErrorKind::Unauthorized | ErrorKind::TwoFactor | ErrorKind::Forbidden => fault(Class::User, condition, Reason::Forbidden, false),
-            ErrorKind::Invalid => fault(Class::User, condition, Reason::Invalid, false),
-            ErrorKind::StorageFull => fault(Class::Retry, condition, Reason::StorageFull, false),
-            ErrorKind::Locked | ErrorKind::Busy | ErrorKind::Modified | ErrorKind::Exists => fault(Class::Retry, condition, Reason::Busy, false),
-            _ => fault(Class::Retry, condition, Reason::TaskFailed, false),
-        }
+        let (class, condition, reason) = place(&error.kind, condition);
+        let unknown = matches!((condition, reason), (ConditionType::HypervisorReady, _) | (_, Reason::NodeOffline));
+        Self { class, condition, reason, message: format!("{doing}: {error}"), unknown, hypervisor: None }
     }
 
     /// A failed call to Kubernetes.
@@ -89,12 +79,12 @@ impl Fault {
 
     /// As a condition. `exhausted`: it was tried often enough to say that somebody should look.
     pub fn finding(&self, exhausted: bool) -> Finding {
+        // most of what passes by itself is never anybody's move; only some reasons become so when they last
+        let lasting = verdict(self.condition, self.reason).is_some_and(|v| v.effect == Effect::ReconcilingThenStalled);
         let progress = match self.class {
-            Class::Retry if !exhausted => Progress::Reconciling,
+            Class::Retry if !(exhausted && lasting) => Progress::Reconciling,
             Class::Retry | Class::User | Class::Bug => Progress::Stalled,
         };
-        // what is unknown may be right again by itself at any moment
-        let progress = if self.unknown && self.class == Class::Retry { Progress::Reconciling } else { progress };
         Finding {
             condition: self.condition,
             truth: if self.unknown { Truth::Unknown } else { Truth::False },
@@ -102,6 +92,34 @@ impl Fault {
             message: self.message.clone(),
             progress,
         }
+    }
+}
+
+/// Where a failed call stands in the table of conditions, given the condition that it was for.
+fn place(kind: &ErrorKind, condition: ConditionType) -> (Class, ConditionType, Reason) {
+    use ConditionType as C;
+    if matches!(condition, C::Connected | C::Authorized) {
+        return match kind {
+            ErrorKind::Forbidden => (Class::User, C::Authorized, Reason::PrivilegesMissing),
+            ErrorKind::Unauthorized | ErrorKind::TwoFactor => (Class::User, C::Authorized, Reason::TokenInvalid),
+            ErrorKind::Untrusted { .. } => (Class::Retry, C::Connected, Reason::CertificateUntrusted),
+            ErrorKind::NoQuorum => (Class::Retry, C::Connected, Reason::NoQuorum),
+            _ => (Class::Retry, C::Connected, Reason::Unreachable),
+        };
+    }
+    match kind {
+        // a lost answer is no failure of what was asked for: the next pass looks at what happened
+        ErrorKind::Unreachable | ErrorKind::Untrusted { .. } | ErrorKind::NoQuorum | ErrorKind::Unknown => {
+            (Class::Retry, C::HypervisorReady, Reason::Unreachable)
+        }
+        ErrorKind::NodeOffline => (Class::Retry, C::PowerInSync, Reason::NodeOffline),
+        ErrorKind::Unauthorized | ErrorKind::TwoFactor | ErrorKind::Forbidden if condition == C::ConfigInSync => (Class::User, condition, Reason::Forbidden),
+        ErrorKind::Unauthorized | ErrorKind::TwoFactor | ErrorKind::Forbidden => (Class::User, C::Created, Reason::Forbidden),
+        ErrorKind::Invalid => (Class::User, C::ConfigInSync, Reason::Invalid),
+        ErrorKind::StorageFull => (Class::Retry, C::Created, Reason::StorageFull),
+        ErrorKind::Locked | ErrorKind::Busy | ErrorKind::Modified | ErrorKind::Exists => (Class::Retry, C::Created, Reason::Busy),
+        _ if condition == C::PowerInSync => (Class::Retry, condition, Reason::StartFailed),
+        _ => (Class::Retry, C::Created, Reason::TaskFailed),
     }
 }
 
@@ -113,4 +131,39 @@ fn chain(doing: &str, error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failed_call_stands_in_the_table_of_conditions() {
+        use ConditionType as C;
+        let kinds = [
+            ErrorKind::Unreachable,
+            ErrorKind::Unauthorized,
+            ErrorKind::TwoFactor,
+            ErrorKind::Forbidden,
+            ErrorKind::Invalid,
+            ErrorKind::NotFound,
+            ErrorKind::Exists,
+            ErrorKind::Locked,
+            ErrorKind::Busy,
+            ErrorKind::Modified,
+            ErrorKind::NoQuorum,
+            ErrorKind::StorageFull,
+            ErrorKind::Protected,
+            ErrorKind::NodeOffline,
+            ErrorKind::Unknown,
+            ErrorKind::Other,
+        ];
+        for kind in kinds {
+            for purpose in [C::Created, C::ConfigInSync, C::PowerInSync, C::Sealed, C::Ready, C::Connected] {
+                let (class, condition, reason) = place(&kind, purpose);
+                let row = verdict(condition, reason).unwrap_or_else(|| panic!("{kind:?} for {purpose} has no row: {condition} {reason}"));
+                assert_eq!(class == Class::User, row.effect == Effect::Stalled, "{kind:?} for {purpose}: {condition} {reason}");
+            }
+        }
+    }
 }

@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_mins(2);
 /// The back-offs of all objects, by uid.
 #[derive(Debug, Default)]
 pub struct Backoffs {
-    by_uid: Mutex<HashMap<String, ExponentialBackoff>>,
+    by_uid: Mutex<HashMap<String, (u32, ExponentialBackoff)>>,
 }
 
 impl Backoffs {
@@ -22,9 +22,16 @@ impl Backoffs {
     pub fn next(&self, uid: &str) -> Duration {
         let mut map = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
         let backoff = map.entry(uid.to_owned()).or_insert_with(|| {
-            ExponentialBuilder::default().with_min_delay(FIRST).with_max_delay(LONGEST).with_jitter().without_max_times().build()
+            let pauses = ExponentialBuilder::default().with_min_delay(FIRST).with_max_delay(LONGEST).with_jitter().without_max_times().build();
+            (0, pauses)
         });
-        backoff.next().unwrap_or(LONGEST).min(LONGEST * 2)
+        backoff.0 += 1;
+        backoff.1.next().unwrap_or(LONGEST).min(LONGEST * 2)
+    }
+
+    /// How often in a row it went wrong.
+    pub fn count(&self, uid: &str) -> u32 {
+        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).get(uid).map_or(0, |b| b.0)
     }
 
     /// It went well, or the object is gone.
@@ -43,7 +50,9 @@ mod tests {
         let early: Duration = (0..2).map(|_| backoffs.next("a")).sum();
         let late: Duration = (0..12).map(|_| backoffs.next("a")).max().unwrap();
         assert!(early < late && late >= LONGEST);
+        assert_eq!(backoffs.count("a"), 14);
         backoffs.reset("a");
+        assert_eq!(backoffs.count("a"), 0);
         assert!(backoffs.next("a") < Duration::from_secs(2));
     }
 }

@@ -26,6 +26,7 @@ pub(crate) use write::{Latest, apply_status};
 use crate::{
     context::Context,
     fault::{Class, Fault},
+    memory::TRIES,
     wake::{KindName, ObjectKey},
 };
 
@@ -199,7 +200,8 @@ async fn pass<K: Kind>(object: &Arc<K>, cx: &Arc<Context>) -> Next {
 }
 
 async fn stages<K: Kind>(object: &Arc<K>, paused: bool, cx: &Arc<Context>) -> Pass<K> {
-    let mut pass = Pass { paused, ..Pass::default() };
+    let exhausted = cx.backoffs.count(&object.uid().unwrap_or_default()) >= TRIES;
+    let mut pass = Pass { paused, exhausted, ..Pass::default() };
     let desired = match object.desired(cx).await {
         Ok(desired) => desired,
         Err(fault) => return pass.failed(fault),

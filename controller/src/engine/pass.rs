@@ -95,11 +95,13 @@ pub(crate) struct Pass<K: Kind> {
     pub fault: Option<Fault>,
     /// The object is paused: nothing was done.
     pub paused: bool,
+    /// Passes went wrong so often in a row that somebody should look.
+    pub exhausted: bool,
 }
 
 impl<K: Kind> Default for Pass<K> {
     fn default() -> Self {
-        Self { desired: None, observed: None, plan: None, receipt: None, fault: None, paused: false }
+        Self { desired: None, observed: None, plan: None, receipt: None, fault: None, paused: false, exhausted: false }
     }
 }
 
@@ -116,7 +118,7 @@ impl<K: Kind> Pass<K> {
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings: Vec<Finding> = self.plan.iter().flat_map(|p| p.findings.clone()).collect();
         if let Some(fault) = &self.fault {
-            let found = fault.finding(false);
+            let found = fault.finding(self.exhausted);
             match findings.iter_mut().find(|f| f.condition == found.condition) {
                 Some(place) => *place = found,
                 None => findings.push(found),

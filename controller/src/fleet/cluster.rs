@@ -183,6 +183,11 @@ impl Cluster {
         lock(&self.inventory).clone()
     }
 
+    /// The next look takes it anew.
+    pub(super) fn forget_inventory(&self) {
+        *lock(&self.inventory) = None;
+    }
+
     /// Keeps an inventory until the next.
     pub(crate) fn keep_inventory(&self, inventory: Inventory) {
         *lock(&self.inventory) = Some(inventory);

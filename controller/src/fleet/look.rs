@@ -49,6 +49,12 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// It runs and asks for an address, but has none yet.
+    pub fn lacks_address(&self) -> bool {
+        let asks = self.config.nets().values().any(|n| n.get("ip") == Some("dhcp") || n.get("ip6") == Some("dhcp"));
+        self.running() && asks && self.addresses.is_empty()
+    }
+
     /// Whether its init runs.
     pub fn running(&self) -> bool {
         self.status.is_running()

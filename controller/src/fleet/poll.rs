@@ -9,8 +9,11 @@ use std::{
 use proxmox_client::{Resource, ResourceKind};
 use tracing::{debug, warn};
 
-use super::cluster::{Cluster, Health, lock};
+use super::cluster::{Barred, Cluster, Health, lock};
 use crate::wake::ObjectKey;
+
+/// A poll that wasn't answered is repeated so soon.
+const SECOND_TRY: Duration = Duration::from_secs(1);
 
 /// A guest's line in `/cluster/resources`: what Proxmox broadcasts, up to 15 s old.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,15 +97,10 @@ impl Cluster {
     /// Reads the fleet now. Whoever's line changed is woken.
     ///
     /// # Errors
-    /// Those of the call; they also become the cluster's health.
+    /// Those of the call.
     pub async fn refresh(&self) -> Result<(), proxmox_client::Error> {
-        let answer = self.client().cluster_resources().await;
-        let health = match &answer {
-            Ok(_) => Health::Connected,
-            Err(e) => Health::Failed { kind: e.kind.clone(), message: e.to_string() },
-        };
-        self.set_health(&health);
-        let resources = answer?;
+        let resources = self.client().cluster_resources().await?;
+        self.set_health(&Health::Connected);
         let changed = lock(&self.rows).update(&resources);
         for vmid in changed {
             self.invalidate(vmid);
@@ -124,6 +122,11 @@ impl Cluster {
         }
         self.wakes.wake(&ObjectKey::hypervisor(self.name()));
         let turned = matches!(former, Health::Connected) != matches!(health, Health::Connected);
+        if turned && former != Health::Unknown {
+            // whoever answers after a silence may be another: nothing is changed until that was looked at
+            self.admit(Some(Barred::Unchecked));
+            self.forget_inventory();
+        }
         if turned {
             self.everyone().iter().for_each(|who| self.wakes.wake(who));
         }
@@ -137,15 +140,24 @@ impl Cluster {
 /// Polls until the cluster is stopped. A failing host is asked at the same pace: one call per interval is no burden.
 pub(super) async fn run(cluster: Arc<Cluster>) {
     let interval = cluster.settings().interval;
+    let mut missed = false;
     loop {
-        // the error is the cluster's health already
-        drop(cluster.refresh().await);
+        let mut pause = interval;
+        match cluster.refresh().await {
+            Ok(()) => missed = false,
+            // one lost answer is no outage
+            Err(_) if !missed && cluster.health() == Health::Connected => {
+                missed = true;
+                pause = interval.min(SECOND_TRY);
+            }
+            Err(e) => cluster.set_health(&Health::Failed { kind: e.kind.clone(), message: e.to_string() }),
+        }
         if let Some(age) = cluster.poll_age() {
             cluster.metrics.poll_age(cluster.name(), age.as_secs_f64());
         }
         tokio::select! {
             () = cluster.stop.cancelled() => return,
-            () = tokio::time::sleep(interval) => {}
+            () = tokio::time::sleep(pause) => {}
             () = cluster.poke.notified() => {}
         }
     }

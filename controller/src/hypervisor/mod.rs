@@ -22,19 +22,30 @@ use crate::{
 };
 
 /// What can be done with a hypervisor: nothing is ever changed on it, only the connection in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Let changes through: its identity is the one that was pinned (or is pinned now).
     Admit,
+    /// Let none through: it is another one.
+    Bar {
+        /// Why.
+        why: String,
+    },
 }
 
 impl Named for Step {
     fn name(&self) -> &'static str {
-        "admit"
+        match self {
+            Self::Admit => "admit",
+            Self::Bar { .. } => "bar",
+        }
     }
 
     fn phrase(&self) -> String {
-        "let changes through".to_owned()
+        match self {
+            Self::Admit => "let changes through".to_owned(),
+            Self::Bar { why } => format!("let no change through: {why}"),
+        }
     }
 }
 
@@ -66,7 +77,7 @@ impl Kind for Hypervisor {
     }
 
     async fn act(&self, step: &Self::Step, desired: &Self::Desired, _: &Self::Observed, cx: &Arc<Context>) -> Result<Receipt, Fault> {
-        Ok(act::act(*step, desired, cx))
+        Ok(act::act(step, desired, cx))
     }
 
     fn status(&self, pass: &Pass<Self>, now: Timestamp) -> Self::Status {

@@ -54,7 +54,10 @@ fn decide(object: &Hypervisor, desired: &Desired, observed: &Observed, findings:
     }
     let Some(inventory) = &observed.inventory else { return Verdict::Wait { until: RECHECK } };
     if let Some(changed) = changed(object, inventory) {
-        findings.push(Finding::stalled(C::Connected, Reason::IdentityChanged, changed));
+        findings.push(Finding::stalled(C::Connected, Reason::IdentityChanged, changed.clone()));
+        if !matches!(observed.barred, Some(Barred::Identity(_))) {
+            return Verdict::Do(Step::Bar { why: changed });
+        }
         return Verdict::Blocked { recheck: Some(RECHECK) };
     }
     if !inventory.quorate {
@@ -69,7 +72,7 @@ fn decide(object: &Hypervisor, desired: &Desired, observed: &Observed, findings:
         let message = format!("the token lacks privileges: {}. Grant them with `pveum acl modify` (see manifests/hypervisor).", inventory.missing.join(", "));
         findings.push(Finding::stalled(C::Authorized, Reason::PrivilegesMissing, message));
     }
-    if observed.barred == Some(Barred::Unchecked) {
+    if observed.barred.is_some() {
         return Verdict::Do(Step::Admit);
     }
     Verdict::Done { recheck: observed.drift }

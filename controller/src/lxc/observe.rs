@@ -23,6 +23,8 @@ use crate::{
 
 /// Absence is asked for again before something is created upon it.
 const ABSENT_FRESH: Duration = Duration::from_secs(1);
+/// A DHCP server's answer is waited for at this pace.
+const ADDRESS_RECHECK: Duration = Duration::from_secs(5);
 
 /// A task that this object started, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +153,13 @@ impl Observed {
         }
     }
 
+    /// The order that high availability took and whose effect is still to come: such a task ends long before it.
+    pub fn asked_ha(&self) -> Option<&TaskSeen> {
+        let running = self.seen()?.running();
+        let task = self.task.as_ref().filter(|t| t.state == TaskState::Ok)?;
+        matches!((task.kind.as_str(), running), ("hastart", false) | ("hastop", true)).then_some(task)
+    }
+
     pub(super) fn nothing(health: Health, barred: Option<Barred>) -> Self {
         Self {
             health,
@@ -211,6 +220,10 @@ pub(crate) async fn observe<K: LxcKind>(object: &K, desired: &Desired, cx: &Arc<
     let mut look = cluster.look(vmid, target.node_hint.as_deref(), max_age).await.map_err(failed)?;
     if !matches!(look.presence, Presence::Here(_)) && look.at.elapsed() > ABSENT_FRESH {
         look = cluster.look(vmid, target.node_hint.as_deref(), ABSENT_FRESH).await.map_err(failed)?;
+    }
+    if matches!(&look.presence, Presence::Here(container) if container.lacks_address()) {
+        look = cluster.look(vmid, target.node_hint.as_deref(), ADDRESS_RECHECK).await.map_err(failed)?;
+        seen.drift = seen.drift.min(ADDRESS_RECHECK);
     }
     if let Presence::Here(container) = &look.presence {
         seen.ownership = Some(target.mark(vmid).judge(container.config.description()));

@@ -102,7 +102,8 @@ fn task(previous: &LxcStatus, observed: &Observed, receipt: Option<&Receipt>) ->
     let unmarked = observed.half_made && matches!(seen.state, TaskState::Ok | TaskState::Warnings(_));
     // without a look nothing is known about the effect, so the task stays until there is one
     let unlooked = observed.look.is_none();
-    if seen.state == TaskState::Running || unmarked || unlooked { previous.task.clone() } else { None }
+    let awaited = observed.asked_ha().is_some();
+    if seen.state == TaskState::Running || unmarked || unlooked || awaited { previous.task.clone() } else { None }
 }
 
 fn source(present: &Present) -> SourceStatus {
@@ -230,8 +231,9 @@ fn vllm(present: &Present, seen: &Seen, observed: &Observed, previous: &LxcStatu
     let before = previous.vllm.clone().unwrap_or_default();
     let unit = observed.guest.known().and_then(|f| f.vllm.as_ref());
     let endpoint = seen.addresses.first().map(|a| if a.contains(':') { format!("http://[{a}]:{port}/v1") } else { format!("http://{a}:{port}/v1") });
-    let mut status = VllmStatus { endpoint, args_hash: unit.map(|u| u.args_hash.clone()).or_else(|| before.args_hash.clone()), ..VllmStatus::default() };
-    let current = unit.is_some_and(|u| u.args_hash == files.args_hash);
+    let args_hash = unit.map(|u| u.args_hash.clone()).or_else(|| observed.reported.args_hash.clone());
+    let current = args_hash.as_ref() == Some(&files.args_hash);
+    let mut status = VllmStatus { endpoint, args_hash, ..VllmStatus::default() };
     match observed.probe.as_ref().and_then(|p| p.vllm.as_ref()) {
         Some(VllmProbe::Serving { models, version }) if current => {
             status.state = Some("Serving".to_owned());

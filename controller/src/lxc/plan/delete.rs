@@ -29,7 +29,7 @@ pub(super) fn gone(target: &Target, absence: &Absence, observed: &Observed, draf
         // unreachable is not gone
         return verdict;
     }
-    if let Some(task) = observed.task.as_ref().filter(|t| t.state == TaskState::Running) {
+    if let Some(task) = observed.asked_ha().or_else(|| observed.task.as_ref().filter(|t| t.state == TaskState::Running)) {
         return wait(draft, format!("Waiting for Proxmox task {}.", task.kind), ON_WAKE);
     }
     let Some(look) = &observed.look else { return Verdict::Wait { until: ON_WAKE } };

@@ -21,6 +21,8 @@ use crate::{
 const CREATION: [&str; 2] = ["vzcreate", "vzclone"];
 /// How often a lock of somebody's is looked at; its end also shows in the fleet's poll.
 const LOCKED_RECHECK: Duration = Duration::from_secs(10);
+/// The effect of an order to high availability is looked for at this pace, if the fleet's poll doesn't show it before.
+const HA_RECHECK: Duration = Duration::from_secs(5);
 
 /// Proxmox can be asked, and it is the one that was pinned.
 pub(super) fn reachable(view: &View<'_>, draft: &mut Draft) -> Decision {
@@ -67,6 +69,11 @@ pub(super) fn task(view: &View<'_>, draft: &mut Draft) -> Decision {
 }
 
 pub(super) fn running_task(observed: &Observed, draft: &mut Draft) -> Decision {
+    if let Some(task) = observed.asked_ha() {
+        draft.partial = true;
+        let (condition, reason) = purpose(&task.kind);
+        return draft.wait(condition, reason, "High availability was asked to, and has not done so yet.", HA_RECHECK);
+    }
     let task = observed.task.as_ref().filter(|t| t.state == TaskState::Running)?;
     draft.partial = true;
     let (condition, reason) = purpose(&task.kind);

@@ -100,11 +100,15 @@ fn gpus(view: &View<'_>, draft: &mut Draft) -> Decision {
         return None;
     }
     let Some(facts) = view.observed.guest.known() else {
-        if let Some(decision) = unavailable(view, draft, C::GpuAllocated, Reason::NotVisible) {
+        if wanted.iter().all(|w| view.observed.reported.gpus.contains(w)) {
+            draft.met(C::GpuAllocated, Reason::Allocated, visible(wanted));
+            return None;
+        }
+        if let Some(decision) = unavailable(view, draft, C::SetupComplete, Reason::Waiting) {
             return Some(decision);
         }
-        draft.working(C::GpuAllocated, Reason::NotVisible, "Looking into the guest for its GPUs.");
-        return Some(Verdict::Do(Step::Guest { site: view.site()?, step: GuestStep::Inspect }));
+        let step = Step::Guest { site: view.site()?, step: GuestStep::Inspect };
+        return draft.step(C::SetupComplete, Reason::Waiting, step);
     };
     match judge_gpus(facts, wanted) {
         Ok(message) => {
@@ -148,7 +152,11 @@ fn judge_gpus(facts: &GuestFacts, wanted: &[u32]) -> Result<String, (Reason, Str
         );
         return Err((Reason::NotVisible, message));
     }
-    Ok(format!("GPUs {} are visible inside.", wanted.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")))
+    Ok(visible(wanted))
+}
+
+fn visible(gpus: &[u32]) -> String {
+    format!("GPUs {} are visible inside.", gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))
 }
 
 /// Another inspection when the last one is old enough, else a wait until it is.
@@ -170,7 +178,8 @@ fn serving(view: &View<'_>, draft: &mut Draft, args_hash: &str, patience: Durati
     let probed = view.observed.probe.as_ref();
     let guest = &view.observed.guest;
     let unit = guest.known().and_then(|f| f.vllm.as_ref());
-    let fits = unit.is_some_and(|u| u.args_hash == args_hash && u.executable_found);
+    let runs_with = unit.map(|u| &u.args_hash).or(view.observed.reported.args_hash.as_ref());
+    let fits = runs_with.is_some_and(|hash| hash == args_hash);
     if fits && let Some(ProbeView { vllm: Some(VllmProbe::Serving { models, version }), .. }) = probed {
         let message = format!("vLLM {} serves {}.", version.as_deref().unwrap_or(""), models.join(", "));
         draft.met(C::VllmReady, Reason::Serving, message.replace("vLLM  ", "vLLM "));
@@ -180,7 +189,7 @@ fn serving(view: &View<'_>, draft: &mut Draft, args_hash: &str, patience: Durati
         return Some(decision);
     }
     let Some(facts) = guest.known() else {
-        return inside(view, draft, Reason::Installing, GuestStep::Inspect);
+        return inside(view, draft, Reason::Loading, GuestStep::Inspect);
     };
     match &facts.vllm {
         None => inside(view, draft, Reason::Installing, GuestStep::ApplyVllm),
@@ -253,6 +262,6 @@ fn answering(view: &View<'_>, draft: &mut Draft) -> Decision {
             draft.wait(C::ProbeReady, Reason::Unhealthy, format!("Its probe answers {status}, not what spec.probe expects."), ON_WAKE)
         }
         Some(HttpProbe::Unreachable { why }) => draft.wait(C::ProbeReady, Reason::Unreachable, format!("Its probe gets no answer: {why}."), ON_WAKE),
-        None => draft.wait(C::ProbeReady, Reason::Unreachable, "It is being probed for the first time.", ON_WAKE),
+        None => draft.wait(C::ProbeReady, Reason::Unreachable, "It is being probed for the first time.", ON_WAKE.min(view.observed.drift)),
     }
 }

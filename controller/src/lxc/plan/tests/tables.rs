@@ -229,3 +229,18 @@ fn a_route_is_waited_for_only_where_there_can_be_one() {
     assert!(matches!(world.run(&mut desired, 60), Verdict::Do(Step::Guest { .. })), "the setup may need the network");
     assert!(!world.steps.contains(&"start_setup".to_owned()));
 }
+
+#[test]
+fn an_order_to_high_availability_is_given_once() {
+    let (mut world, mut desired) = (World::empty(), container());
+    world.run(&mut desired, 60);
+    world.running = false;
+    world.task = Some(("hastart", TaskState::Ok));
+    let plan = world.plan(&desired);
+    assert!(matches!(plan.verdict, Verdict::Wait { .. }), "{:?}", plan.verdict);
+    assert_eq!(said(&plan, C::PowerInSync).1, Reason::Starting);
+    world.running = true;
+    assert!(matches!(world.plan(&desired).verdict, Verdict::Done { .. } | Verdict::Do(Step::Guest { .. })));
+    world.task = Some(("hastop", TaskState::Ok));
+    assert!(matches!(world.plan(&deleted(&desired)).verdict, Verdict::Wait { .. }));
+}

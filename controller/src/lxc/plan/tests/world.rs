@@ -8,6 +8,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use phoenix_crds::conditions::{Effect, Status, verdict};
 use proxmox_client::{CtConfig, CtStatus, SecretString, TaskState};
 
 use crate::{
@@ -177,7 +178,9 @@ impl World {
     }
 
     pub(super) fn plan(&self, desired: &Desired) -> Plan<Step> {
-        plan(desired, &self.observed(desired), Timestamp::from_second(1_000_000).unwrap())
+        let plan = plan(desired, &self.observed(desired), Timestamp::from_second(1_000_000).unwrap());
+        lint(&plan);
+        plan
     }
 
     /// Plans and acts until nothing is left to do, or `bound` passes were made; the last verdict.
@@ -300,6 +303,28 @@ impl World {
     pub(super) fn mark(&mut self, mark: &Mark) {
         let config = self.config.get_or_insert_default();
         config.keys.insert("description".into(), mark.describe(""));
+    }
+}
+
+/// What holds of every plan: each finding stands in the table of conditions as it stands there, and each message is a sentence.
+pub(super) fn lint(plan: &Plan<Step>) {
+    use crate::condition::{Progress, Truth};
+    for f in &plan.findings {
+        let row = verdict(f.condition, f.reason).unwrap_or_else(|| panic!("{} {} is not in the table", f.condition, f.reason));
+        let truth = match row.status {
+            Status::True => Truth::True,
+            Status::False => Truth::False,
+            Status::Unknown => Truth::Unknown,
+        };
+        assert_eq!(f.truth, truth, "{f:?}");
+        let fits = match row.effect {
+            Effect::Neutral => f.progress == Progress::Neutral,
+            Effect::Reconciling => f.progress == Progress::Reconciling,
+            Effect::Stalled => f.progress == Progress::Stalled,
+            Effect::ReconcilingThenStalled => f.progress != Progress::Neutral,
+        };
+        assert!(fits, "{f:?} against {row:?}");
+        assert!(f.truth == Truth::True || !f.message.is_empty(), "{f:?}");
     }
 }
 
