@@ -84,6 +84,29 @@ impl Simulator {
         upid.to_string()
     }
 
+    /// An empty volume of a container that no configuration names.
+    pub fn place_volume(&self, storage: &str, vmid: u32, name: &str) -> Result<()> {
+        let mut state = self.core.state();
+        let storage = state.storage_mut(storage).map_err(anyhow::Error::msg)?;
+        ensure!(
+            !storage.volumes.contains_key(name),
+            "there is a volume {name} already"
+        );
+        let volume = Volume {
+            vmid,
+            size: 1 << 30,
+            refer: 0,
+            used: 0,
+            origin: None,
+            base: false,
+            snapshots: Vec::new(),
+            busy: false,
+            systemd: None,
+        };
+        storage.volumes.insert(name.to_owned(), volume);
+        Ok(())
+    }
+
     /// `zfs destroy POOL/VOLUME@SNAPSHOT`, with Proxmox knowing nothing of it.
     pub fn lose_snapshot(&self, storage: &str, volume: &str, name: &str) -> Result<()> {
         let mut state = self.core.state();

@@ -38,6 +38,7 @@ pub(crate) fn difference(exchange: &Exchange, answer: &Answer) -> Option<String>
         forget_the_end(&mut then);
         forget_the_end(&mut now);
     }
+    forget_progress(&mut now);
     if let Some(text) = listed(exchange, &mut then, &mut now) {
         return Some(text);
     }
@@ -52,6 +53,27 @@ fn forget_the_end(body: &mut Value) {
     if let Some(data) = body["data"].as_object_mut() {
         data.remove("status");
         data.remove("exitstatus");
+    }
+}
+
+/// A task that the scene slows down says how far it is; a real one doesn't.
+fn forget_progress(body: &mut Value) {
+    let progress = |row: &Value| {
+        row["t"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("transferred ") && text.ends_with(" %"))
+    };
+    let Some(rows) = body["data"].as_array_mut() else {
+        return;
+    };
+    let before = rows.len();
+    rows.retain(|row| !progress(row));
+    let left = rows.len();
+    if left < before {
+        for (number, row) in rows.iter_mut().enumerate() {
+            row["n"] = json!(number + 1);
+        }
+        body["total"] = json!(left);
     }
 }
 

@@ -18,13 +18,14 @@ mod recording;
 mod replay;
 mod scene;
 mod wire;
+mod zfs;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
 use futures::{StreamExt, stream};
 
 /// So many of the committed exchanges match; fewer is a step back.
-const MATCHING: usize = 1301;
+const MATCHING: usize = 1326;
 /// Of other recordings at least so many of a hundred do.
 const PERCENT: usize = 95;
 /// Files replayed side by side, each with a simulator of its own.
@@ -34,9 +35,11 @@ const SIDE_BY_SIDE: usize = 4;
 async fn recorded_exchanges_are_answered_alike() {
     let other = std::env::var_os("PHOENIX_RECORDINGS").map(PathBuf::from);
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("recordings/pve");
-    let files = recording::load(other.as_deref().unwrap_or(&own));
+    let folder = other.as_deref().unwrap_or(&own);
+    let files = recording::load(folder);
+    let states = &zfs::States::load(folder);
     let results: Vec<_> = stream::iter(&files)
-        .map(|file| async move { (file.name.as_str(), replay::replay(file).await) })
+        .map(|file| async move { (file.name.as_str(), replay::replay(file, states).await) })
         .buffered(SIDE_BY_SIDE)
         .collect()
         .await;

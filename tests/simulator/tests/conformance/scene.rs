@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
+use anyhow::Result;
 use proxmox_simulator::{Fault, Simulator, TaskEffect};
 use serde_json::Value;
 
@@ -20,6 +21,8 @@ pub(crate) enum Act {
     Busy(&'static str),
     /// It leaves.
     Idle(&'static str),
+    /// `zfs create`: a container's volume that its configuration doesn't name.
+    Stray(u32, &'static str),
     /// `zfs destroy` of a snapshot.
     LoseSnapshot(&'static str, &'static str),
     /// `zfs destroy -r` of a volume.
@@ -83,12 +86,15 @@ const ACTS: &[(&str, &str, &[Act])] = &[
     (
         "b7-destroy",
         "destroy with snapshots, destroy-unreferenced-disks=1",
-        &[Act::Wait],
+        &[Act::Wait, Act::Stray(130, "subvol-130-disk-7")],
     ),
     (
         "b7-destroy",
         "destroy when the dataset is busy (a process sits in it)",
-        &[Act::Busy("subvol-130-disk-0")],
+        &[
+            Act::Busy("subvol-130-disk-0"),
+            Act::Stray(130, "subvol-130-disk-7"),
+        ],
     ),
     (
         "b7-destroy",
@@ -147,23 +153,27 @@ pub(crate) fn acts(file: &str, title: &str) -> impl Iterator<Item = &'static Act
 }
 
 /// Does it.
-pub(crate) async fn perform(simulator: &Simulator, act: Act) {
+pub(crate) async fn perform(simulator: &Simulator, act: Act) -> Result<()> {
     const STORAGE: &str = "lxc-disks";
-    let slow = |seconds| TaskEffect::Slow { seconds };
     match act {
-        Act::Set(vmid, key, value) => simulator.edit_config(vmid, key, Some(value)).unwrap(),
-        Act::Slow(kind, seconds) => simulator.inject(Fault::task(kind, slow(seconds))),
-        Act::IgnoreShutdown(vmid) => simulator.ignore_shutdown(vmid).unwrap(),
-        Act::Busy(volume) => simulator.set_busy(STORAGE, volume, true).unwrap(),
-        Act::Idle(volume) => simulator.set_busy(STORAGE, volume, false).unwrap(),
-        Act::LoseSnapshot(volume, name) => simulator.lose_snapshot(STORAGE, volume, name).unwrap(),
-        Act::LoseVolume(volume) => simulator.lose_volume(STORAGE, volume).unwrap(),
-        Act::Remove(vmid) => simulator.delete_container(vmid).await.unwrap(),
-        // That needs somebody who calls: the replay does it.
-        Act::Visit(_) => {}
+        Act::Set(vmid, key, value) => simulator.edit_config(vmid, key, Some(value)),
+        Act::Slow(kind, seconds) => {
+            simulator.inject(Fault::task(kind, TaskEffect::Slow { seconds }));
+            Ok(())
+        }
+        Act::IgnoreShutdown(vmid) => simulator.ignore_shutdown(vmid),
+        Act::Busy(volume) => simulator.set_busy(STORAGE, volume, true),
+        Act::Idle(volume) => simulator.set_busy(STORAGE, volume, false),
+        Act::Stray(vmid, volume) => simulator.place_volume(STORAGE, vmid, volume),
+        Act::LoseSnapshot(volume, name) => simulator.lose_snapshot(STORAGE, volume, name),
+        Act::LoseVolume(volume) => simulator.lose_volume(STORAGE, volume),
+        Act::Remove(vmid) => simulator.delete_container(vmid).await,
         Act::Wait => {
             simulator.idle(Duration::from_secs(10)).await;
+            Ok(())
         }
+        // That needs somebody who calls: the replay does it.
+        Act::Visit(_) => Ok(()),
     }
 }
 
