@@ -18,6 +18,7 @@ mod bad_input;
 mod chain;
 mod crash;
 mod phoenix;
+mod rules;
 
 /// Not a test: in a process that was started to be the operator, this is its `main`.
 #[test]

@@ -3,6 +3,7 @@
 
 mod alone;
 mod connection;
+mod hands;
 mod object;
 
 use std::fmt::Debug;
