@@ -63,10 +63,13 @@ pub(crate) fn template_of<K: Lxc>(object: &K) -> Option<&str> {
 }
 
 /// The status says that its container was made to the end at some time: also where it then lost its mark, so that no other is made for
-/// it as long as that is so.
+/// it as long as that is so, and while a backup keeps it locked.
 pub(crate) fn was_created(status: Option<&LxcStatus>) -> bool {
-    let made = [Reason::Created, Reason::OwnershipLost].map(Reason::as_str);
-    status.is_some_and(|s| s.conditions.iter().any(|c| c.type_ == ConditionType::Created.as_str() && made.contains(&c.reason.as_str())))
+    let Some(status) = status else { return false };
+    let reason = |kind: ConditionType| status.conditions.iter().find(|c| c.type_ == kind.as_str()).map(|c| c.reason.as_str());
+    let one_of = |kind: ConditionType, reasons: &[Reason]| reason(kind).is_some_and(|is| reasons.iter().any(|r| r.as_str() == is));
+    one_of(ConditionType::Created, &[Reason::Created, Reason::OwnershipLost])
+        || (one_of(ConditionType::Created, &[Reason::Busy, Reason::Locked]) && one_of(ConditionType::ConfigInSync, &[Reason::InSync, Reason::RestartRequired]))
 }
 
 pub(crate) fn forget<K: LxcKind>(object: &K, cx: &Arc<Context>) {
@@ -150,9 +153,19 @@ mod tests {
             (Finding::met(ConditionType::SetupComplete, Reason::Succeeded, ""), false),
         ];
         for (finding, made) in rows {
-            let conditions = conditions(std::slice::from_ref(&finding), &[], &[], None, Timestamp::UNIX_EPOCH);
-            assert_eq!(was_created(Some(&LxcStatus { conditions, ..LxcStatus::default() })), made, "{finding:?}");
+            assert_eq!(was_created(Some(&status(&[finding.clone()]))), made, "{finding:?}");
         }
         assert!(!was_created(None));
+    }
+
+    #[test]
+    fn a_backup_is_taken_of_what_was_made_only() {
+        let busy = Finding::working(ConditionType::Created, Reason::Busy, "");
+        assert!(!was_created(Some(&status(std::slice::from_ref(&busy)))), "it may be locked by its own creation");
+        assert!(was_created(Some(&status(&[busy, Finding::met(ConditionType::ConfigInSync, Reason::InSync, "")]))));
+    }
+
+    fn status(findings: &[Finding]) -> LxcStatus {
+        LxcStatus { conditions: conditions(findings, &[], &[], None, Timestamp::UNIX_EPOCH), ..LxcStatus::default() }
     }
 }

@@ -266,7 +266,9 @@ fn state(deleting: bool, status: &LxcStatus, previous: &LxcStatus, observed: Opt
         (C::SetupComplete, State::SettingUp),
         (C::Sealed, State::Sealing),
     ];
-    if let Some((_, word)) = words.iter().find(|(kind, _)| unmet(*kind)) {
+    // one that is locked for a backup was created long ago
+    let made = observed.and_then(Observed::mark).is_some_and(|m| m.created);
+    if let Some((_, word)) = words.iter().find(|(kind, _)| unmet(*kind) && !(made && *kind == C::Created)) {
         return *word;
     }
     if truth(C::ConfigInSync).is_some_and(|c| c.status != "True" && c.reason != Reason::RestartRequired.as_str()) {

@@ -290,6 +290,8 @@ pub(super) fn created(view: &View<'_>, draft: &mut Draft) -> Decision {
 /// Nothing holds its config.
 pub(super) fn unlocked(view: &View<'_>, draft: &mut Draft) -> Decision {
     let lock = view.seen()?.config.lock()?;
+    // it may run and serve meanwhile: what was found of that still stands
+    draft.partial = true;
     locked(draft, view.target.vmid?, lock, view.observed.active_task)
 }
 

@@ -160,6 +160,7 @@ fn backups_are_waited_for_and_dead_locks_told_with_their_remedy() {
         world.config.as_mut().unwrap().keys.insert("lock".into(), lock.into());
         let plan = world.plan(&desired);
         assert_eq!(said(&plan, C::Created).1, reason, "{lock}");
+        assert!(plan.partial, "it serves meanwhile");
         let told = plan.findings.iter().any(|f| f.message.contains("pct unlock 901"));
         assert_eq!(told, reason == Reason::Locked, "{lock}");
     }
