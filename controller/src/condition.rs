@@ -49,27 +49,59 @@ pub struct Finding {
 impl Finding {
     /// A condition that is met.
     pub fn met(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { condition, truth: Truth::True, reason, message: message.into(), progress: Progress::Neutral }
+        Self {
+            condition,
+            truth: Truth::True,
+            reason,
+            message: message.into(),
+            progress: Progress::Neutral,
+        }
     }
 
     /// One that is being worked on.
     pub fn working(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { condition, truth: Truth::False, reason, message: message.into(), progress: Progress::Reconciling }
+        Self {
+            condition,
+            truth: Truth::False,
+            reason,
+            message: message.into(),
+            progress: Progress::Reconciling,
+        }
     }
 
     /// One that somebody has to do something about.
     pub fn stalled(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { condition, truth: Truth::False, reason, message: message.into(), progress: Progress::Stalled }
+        Self {
+            condition,
+            truth: Truth::False,
+            reason,
+            message: message.into(),
+            progress: Progress::Stalled,
+        }
     }
 
     /// Something worth saying that hinders nothing.
-    pub fn said(condition: ConditionType, truth: Truth, reason: Reason, message: impl Into<String>) -> Self {
-        Self { condition, truth, reason, message: message.into(), progress: Progress::Neutral }
+    pub fn said(
+        condition: ConditionType,
+        truth: Truth,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            condition,
+            truth,
+            reason,
+            message: message.into(),
+            progress: Progress::Neutral,
+        }
     }
 
     /// It tells of something beside what was asked for.
     fn aside(&self) -> bool {
-        matches!(self.condition, ConditionType::Outdated | ConditionType::Paused)
+        matches!(
+            self.condition,
+            ConditionType::Outdated | ConditionType::Paused
+        )
     }
 
     fn hinders(&self) -> bool {
@@ -81,22 +113,53 @@ impl Finding {
 ///
 /// `kept` are those of the previous status that no finding speaks for and that still hold (a look that could not be had says nothing
 /// about them); they stand behind what was found.
-pub fn conditions(findings: &[Finding], kept: &[Condition], previous: &[Condition], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
-    let builder = Builder { previous, generation, now };
+pub fn conditions(
+    findings: &[Finding],
+    kept: &[Condition],
+    previous: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let builder = Builder {
+        previous,
+        generation,
+        now,
+    };
     let mut list = vec![builder.ready(findings)];
     if let Some(f) = findings.iter().find(|f| f.progress == Progress::Stalled) {
-        list.push(builder.condition(ConditionType::Stalled, Truth::True, f.reason.into(), &f.message));
-    } else if let Some(f) = findings.iter().find(|f| f.progress == Progress::Reconciling) {
-        list.push(builder.condition(ConditionType::Reconciling, Truth::True, f.reason.into(), &f.message));
+        list.push(builder.condition(
+            ConditionType::Stalled,
+            Truth::True,
+            f.reason.into(),
+            &f.message,
+        ));
+    } else if let Some(f) = findings
+        .iter()
+        .find(|f| f.progress == Progress::Reconciling)
+    {
+        list.push(builder.condition(
+            ConditionType::Reconciling,
+            Truth::True,
+            f.reason.into(),
+            &f.message,
+        ));
     }
-    for f in findings.iter().filter(|f| f.condition != ConditionType::Ready) {
+    for f in findings
+        .iter()
+        .filter(|f| f.condition != ConditionType::Ready)
+    {
         // the first to speak for a condition is the one that stopped there
         if !list.iter().any(|c| c.type_ == <&str>::from(f.condition)) {
             list.push(builder.condition(f.condition, f.truth, f.reason.into(), &f.message));
         }
     }
     for c in kept {
-        let summary = [ConditionType::Ready, ConditionType::Stalled, ConditionType::Reconciling].map(<&str>::from);
+        let summary = [
+            ConditionType::Ready,
+            ConditionType::Stalled,
+            ConditionType::Reconciling,
+        ]
+        .map(<&str>::from);
         if !summary.contains(&c.type_.as_str()) && !list.iter().any(|l| l.type_ == c.type_) {
             list.push(c.clone());
         }
@@ -115,17 +178,41 @@ impl Builder<'_> {
         match findings.iter().find(|f| f.hinders()) {
             Some(f) => self.condition(ConditionType::Ready, f.truth, f.reason.into(), &f.message),
             // all is as asked: the last that was met says what that is
-            None => match findings.iter().rev().find(|f| f.truth == Truth::True && f.progress == Progress::Neutral && !f.aside()) {
-                Some(f) => self.condition(ConditionType::Ready, Truth::True, f.reason.into(), &f.message),
-                None => self.condition(ConditionType::Ready, Truth::Unknown, Reason::Waiting.into(), "Nothing is known yet."),
-            },
+            None => {
+                match findings.iter().rev().find(|f| {
+                    f.truth == Truth::True && f.progress == Progress::Neutral && !f.aside()
+                }) {
+                    Some(f) => self.condition(
+                        ConditionType::Ready,
+                        Truth::True,
+                        f.reason.into(),
+                        &f.message,
+                    ),
+                    None => self.condition(
+                        ConditionType::Ready,
+                        Truth::Unknown,
+                        Reason::Waiting.into(),
+                        "Nothing is known yet.",
+                    ),
+                }
+            }
         }
     }
 
-    fn condition(&self, kind: ConditionType, truth: Truth, reason: &str, message: &str) -> Condition {
+    fn condition(
+        &self,
+        kind: ConditionType,
+        truth: Truth,
+        reason: &str,
+        message: &str,
+    ) -> Condition {
         let type_: &str = kind.into();
         let status: &str = truth.into();
-        let since = self.previous.iter().find(|c| c.type_ == type_ && c.status == status).map(|c| c.last_transition_time.clone());
+        let since = self
+            .previous
+            .iter()
+            .find(|c| c.type_ == type_ && c.status == status)
+            .map(|c| c.last_transition_time.clone());
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
@@ -141,9 +228,18 @@ impl Builder<'_> {
 pub fn sentence(text: &str) -> String {
     let text = text.trim();
     let mut letters = text.chars();
-    let Some(first) = letters.next() else { return String::new() };
-    let name = text.split_whitespace().next().is_some_and(|word| word.contains(['.', '/', ':', '=']));
-    let mut sentence = if name { first.to_string() } else { first.to_uppercase().to_string() };
+    let Some(first) = letters.next() else {
+        return String::new();
+    };
+    let name = text
+        .split_whitespace()
+        .next()
+        .is_some_and(|word| word.contains(['.', '/', ':', '=']));
+    let mut sentence = if name {
+        first.to_string()
+    } else {
+        first.to_uppercase().to_string()
+    };
     sentence.push_str(letters.as_str());
     if !sentence.ends_with(['.', '!', '?']) {
         sentence.push('.');
@@ -165,7 +261,9 @@ mod tests {
     }
 
     fn types(list: &[Condition]) -> Vec<(String, String, String)> {
-        list.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+        list.iter()
+            .map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone()))
+            .collect()
     }
 
     fn row(type_: &str, status: &str, reason: &str) -> (String, String, String) {
@@ -199,8 +297,14 @@ mod tests {
         let rows = [
             ("", ""),
             ("the token lacks privileges", "The token lacks privileges."),
-            ("spec.vmid 7 is outside of the range", "spec.vmid 7 is outside of the range."),
-            ("https://pve:8006 presented a certificate.\n", "https://pve:8006 presented a certificate."),
+            (
+                "spec.vmid 7 is outside of the range",
+                "spec.vmid 7 is outside of the range.",
+            ),
+            (
+                "https://pve:8006 presented a certificate.\n",
+                "https://pve:8006 presented a certificate.",
+            ),
             ("Is it there?", "Is it there?"),
         ];
         for (text, said) in rows {
@@ -211,31 +315,92 @@ mod tests {
     #[test]
     fn stalled_excludes_reconciling_and_neutral_lowers_nothing() {
         let findings = [
-            Finding::said(ConditionType::Outdated, Truth::True, Reason::SpecChanged, "rebuild"),
-            Finding::said(ConditionType::ConfigInSync, Truth::False, Reason::RestartRequired, "restart"),
+            Finding::said(
+                ConditionType::Outdated,
+                Truth::True,
+                Reason::SpecChanged,
+                "rebuild",
+            ),
+            Finding::said(
+                ConditionType::ConfigInSync,
+                Truth::False,
+                Reason::RestartRequired,
+                "restart",
+            ),
         ];
-        assert_eq!(types(&conditions(&findings, &[], &[], None, at(1)))[0], row("Ready", "Unknown", "Waiting"));
+        assert_eq!(
+            types(&conditions(&findings, &[], &[], None, at(1)))[0],
+            row("Ready", "Unknown", "Waiting")
+        );
         let met = Finding::met(ConditionType::PowerInSync, Reason::Running, "runs");
         let list = conditions(&[&findings[..], &[met]].concat(), &[], &[], None, at(1));
         assert_eq!(types(&list)[0], row("Ready", "True", "Running"));
-        let findings = [Finding::working(ConditionType::Created, Reason::Creating, ""), Finding::stalled(ConditionType::SetupComplete, Reason::Failed, "exit 3")];
+        let findings = [
+            Finding::working(ConditionType::Created, Reason::Creating, ""),
+            Finding::stalled(ConditionType::SetupComplete, Reason::Failed, "exit 3"),
+        ];
         let list = types(&conditions(&findings, &[], &[], None, at(1)));
-        assert!(list.contains(&row("Stalled", "True", "Failed")) && !list.iter().any(|c| c.0 == "Reconciling"));
+        assert!(
+            list.contains(&row("Stalled", "True", "Failed"))
+                && !list.iter().any(|c| c.0 == "Reconciling")
+        );
     }
 
     #[test]
     fn a_transition_time_moves_with_the_status_only() {
-        let first = conditions(&[Finding::working(ConditionType::Created, Reason::Creating, "a")], &[], &[], Some(1), at(100));
-        let second = conditions(&[Finding::working(ConditionType::Created, Reason::Busy, "b")], &[], &first, Some(2), at(200));
-        let third = conditions(&[Finding::met(ConditionType::Created, Reason::Created, "")], &[], &second, Some(2), at(300));
-        let time = |l: &[Condition]| l.iter().find(|c| c.type_ == "Created").unwrap().last_transition_time.0.as_second();
+        let first = conditions(
+            &[Finding::working(
+                ConditionType::Created,
+                Reason::Creating,
+                "a",
+            )],
+            &[],
+            &[],
+            Some(1),
+            at(100),
+        );
+        let second = conditions(
+            &[Finding::working(ConditionType::Created, Reason::Busy, "b")],
+            &[],
+            &first,
+            Some(2),
+            at(200),
+        );
+        let third = conditions(
+            &[Finding::met(ConditionType::Created, Reason::Created, "")],
+            &[],
+            &second,
+            Some(2),
+            at(300),
+        );
+        let time = |l: &[Condition]| {
+            l.iter()
+                .find(|c| c.type_ == "Created")
+                .unwrap()
+                .last_transition_time
+                .0
+                .as_second()
+        };
         assert_eq!((time(&first), time(&second), time(&third)), (100, 100, 300));
     }
 
     #[test]
     fn what_could_not_be_looked_at_is_kept_but_never_the_summary() {
-        let before = conditions(&[Finding::met(ConditionType::Created, Reason::Created, "")], &[], &[], Some(1), at(1));
-        let lost = Finding { truth: Truth::Unknown, ..Finding::working(ConditionType::HypervisorReady, Reason::Unreachable, "refused") };
+        let before = conditions(
+            &[Finding::met(ConditionType::Created, Reason::Created, "")],
+            &[],
+            &[],
+            Some(1),
+            at(1),
+        );
+        let lost = Finding {
+            truth: Truth::Unknown,
+            ..Finding::working(
+                ConditionType::HypervisorReady,
+                Reason::Unreachable,
+                "refused",
+            )
+        };
         let list = conditions(&[lost], &before, &before, Some(1), at(9));
         assert_eq!(
             types(&list),

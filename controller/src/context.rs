@@ -38,27 +38,43 @@ pub struct Stores {
 impl Stores {
     /// A hypervisor by name.
     pub fn hypervisor(&self, name: &str) -> Option<Hypervisor> {
-        self.hypervisors.get(&ObjectRef::new(name)).and_then(|g| g.0.as_ref().ok().cloned())
+        self.hypervisors
+            .get(&ObjectRef::new(name))
+            .and_then(|g| g.0.as_ref().ok().cloned())
     }
 
     /// All hypervisors that decode.
     pub fn all_hypervisors(&self) -> Vec<Hypervisor> {
-        self.hypervisors.state().iter().filter_map(|g| g.0.as_ref().ok().cloned()).collect()
+        self.hypervisors
+            .state()
+            .iter()
+            .filter_map(|g| g.0.as_ref().ok().cloned())
+            .collect()
     }
 
     /// A template by namespace and name.
     pub fn template(&self, namespace: &str, name: &str) -> Option<LxcTemplate> {
-        self.templates.get(&ObjectRef::new(name).within(namespace)).and_then(|g| g.0.as_ref().ok().cloned())
+        self.templates
+            .get(&ObjectRef::new(name).within(namespace))
+            .and_then(|g| g.0.as_ref().ok().cloned())
     }
 
     /// All templates that decode.
     pub fn all_templates(&self) -> Vec<LxcTemplate> {
-        self.templates.state().iter().filter_map(|g| g.0.as_ref().ok().cloned()).collect()
+        self.templates
+            .state()
+            .iter()
+            .filter_map(|g| g.0.as_ref().ok().cloned())
+            .collect()
     }
 
     /// All containers that decode.
     pub fn all_containers(&self) -> Vec<LxcContainer> {
-        self.containers.state().iter().filter_map(|g| g.0.as_ref().ok().cloned()).collect()
+        self.containers
+            .state()
+            .iter()
+            .filter_map(|g| g.0.as_ref().ok().cloned())
+            .collect()
     }
 }
 
@@ -132,20 +148,46 @@ impl Context {
             State::Failed,
         ];
         let (templates, containers) = (self.stores.all_templates(), self.stores.all_containers());
-        let count = |states: &[Option<State>], state: State| states.iter().filter(|s| s.unwrap_or(State::Pending) == state).count();
-        let of_templates: Vec<_> = templates.iter().map(|t| t.status_shared().and_then(|s| s.state)).collect();
-        let of_containers: Vec<_> = containers.iter().map(|c| c.status_shared().and_then(|s| s.state)).collect();
+        let count = |states: &[Option<State>], state: State| {
+            states
+                .iter()
+                .filter(|s| s.unwrap_or(State::Pending) == state)
+                .count()
+        };
+        let of_templates: Vec<_> = templates
+            .iter()
+            .map(|t| t.status_shared().and_then(|s| s.state))
+            .collect();
+        let of_containers: Vec<_> = containers
+            .iter()
+            .map(|c| c.status_shared().and_then(|s| s.state))
+            .collect();
         for state in STATES {
-            self.metrics.objects("LxcTemplate", state.into(), count(&of_templates, state));
-            self.metrics.objects("LxcContainer", state.into(), count(&of_containers, state));
+            self.metrics
+                .objects("LxcTemplate", state.into(), count(&of_templates, state));
+            self.metrics
+                .objects("LxcContainer", state.into(), count(&of_containers, state));
         }
         for h in self.stores.all_hypervisors() {
-            let gpus = h.status.as_ref().map(|s| s.gpus.as_slice()).unwrap_or_default();
-            self.metrics.gpus(&h.name_any(), gpus.iter().filter(|g| !g.held_by.is_empty()).count(), gpus.len());
+            let gpus = h
+                .status
+                .as_ref()
+                .map(|s| s.gpus.as_slice())
+                .unwrap_or_default();
+            self.metrics.gpus(
+                &h.name_any(),
+                gpus.iter().filter(|g| !g.held_by.is_empty()).count(),
+                gpus.len(),
+            );
         }
         for c in containers.iter().filter(|c| c.spec.vllm.is_some()) {
-            let ready = c.status.as_ref().and_then(|s| s.vllm.as_ref()).is_some_and(|v| v.state.as_deref() == Some("Serving"));
-            self.metrics.vllm_ready(&c.namespace().unwrap_or_default(), &c.name_any(), ready);
+            let ready = c
+                .status
+                .as_ref()
+                .and_then(|s| s.vllm.as_ref())
+                .is_some_and(|v| v.state.as_deref() == Some("Serving"));
+            self.metrics
+                .vllm_ready(&c.namespace().unwrap_or_default(), &c.name_any(), ready);
         }
         self.metrics.leader(self.leadership.is_leader());
     }
@@ -167,7 +209,9 @@ impl Context {
 
     /// Wakes the objects whose source is this template.
     pub(crate) fn wake_clones_of(&self, namespace: &str, template: &str) {
-        let clones = |named: Option<&str>, ns: Option<String>| named == Some(template) && ns.as_deref() == Some(namespace);
+        let clones = |named: Option<&str>, ns: Option<String>| {
+            named == Some(template) && ns.as_deref() == Some(namespace)
+        };
         for t in self.stores.all_templates() {
             if clones(crate::lxc::template_of(&t), t.namespace()) {
                 self.wakes.wake(&crate::engine::key_of(&t));

@@ -39,17 +39,38 @@ pub struct Fault {
 impl Fault {
     /// Something that only its author can put right.
     pub fn user(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { class: Class::User, condition, reason, message: message.into(), unknown: false, hypervisor: None }
+        Self {
+            class: Class::User,
+            condition,
+            reason,
+            message: message.into(),
+            unknown: false,
+            hypervisor: None,
+        }
     }
 
     /// Something that passes.
     pub fn retry(condition: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { class: Class::Retry, condition, reason, message: message.into(), unknown: false, hypervisor: None }
+        Self {
+            class: Class::Retry,
+            condition,
+            reason,
+            message: message.into(),
+            unknown: false,
+            hypervisor: None,
+        }
     }
 
     /// Something that should not be.
     pub fn bug(message: impl Into<String>) -> Self {
-        Self { class: Class::Bug, condition: ConditionType::Ready, reason: Reason::Failed, message: message.into(), unknown: true, hypervisor: None }
+        Self {
+            class: Class::Bug,
+            condition: ConditionType::Ready,
+            reason: Reason::Failed,
+            message: message.into(),
+            unknown: true,
+            hypervisor: None,
+        }
     }
 
     /// A failed call to Proxmox while `doing` something; `condition` is what it was for.
@@ -57,37 +78,65 @@ impl Fault {
     /// The classes are those of the client's table; a lost answer is a retry, for the next pass looks at what happened.
     pub fn proxmox(error: &proxmox_client::Error, doing: &str, condition: ConditionType) -> Self {
         let (class, condition, reason) = place(&error.kind, condition);
-        let unknown = matches!((condition, reason), (ConditionType::HypervisorReady, _) | (_, Reason::NodeOffline));
-        Self { class, condition, reason, message: format!("{doing}: {error}"), unknown, hypervisor: None }
+        let unknown = matches!(
+            (condition, reason),
+            (ConditionType::HypervisorReady, _) | (_, Reason::NodeOffline)
+        );
+        Self {
+            class,
+            condition,
+            reason,
+            message: format!("{doing}: {error}"),
+            unknown,
+            hypervisor: None,
+        }
     }
 
     /// A failed call to Kubernetes.
     pub fn kube(error: &kube::Error, doing: &str) -> Self {
         // Display of the Api variant appends the whole object by Debug; its message is what a person needs
         let message = match error {
-            kube::Error::Api(status) => format!("{doing}: the Kubernetes API answered {}: {}", status.code, status.message),
+            kube::Error::Api(status) => format!(
+                "{doing}: the Kubernetes API answered {}: {}",
+                status.code, status.message
+            ),
             other => chain(doing, other),
         };
-        Self { class: Class::Retry, condition: ConditionType::Ready, reason: Reason::Waiting, message, unknown: true, hypervisor: None }
+        Self {
+            class: Class::Retry,
+            condition: ConditionType::Ready,
+            reason: Reason::Waiting,
+            message,
+            unknown: true,
+            hypervisor: None,
+        }
     }
 
     /// The same, of an object whose hypervisor was resolved before.
     #[must_use]
     pub fn on(self, hypervisor: &str) -> Self {
-        Self { hypervisor: Some(hypervisor.to_owned()), ..self }
+        Self {
+            hypervisor: Some(hypervisor.to_owned()),
+            ..self
+        }
     }
 
     /// As a condition. `exhausted`: it was tried often enough to say that somebody should look.
     pub fn finding(&self, exhausted: bool) -> Finding {
         // most of what passes by itself is never anybody's move; only some reasons become so when they last
-        let lasting = verdict(self.condition, self.reason).is_some_and(|v| v.effect == Effect::ReconcilingThenStalled);
+        let lasting = verdict(self.condition, self.reason)
+            .is_some_and(|v| v.effect == Effect::ReconcilingThenStalled);
         let progress = match self.class {
             Class::Retry if !(exhausted && lasting) => Progress::Reconciling,
             Class::Retry | Class::User | Class::Bug => Progress::Stalled,
         };
         Finding {
             condition: self.condition,
-            truth: if self.unknown { Truth::Unknown } else { Truth::False },
+            truth: if self.unknown {
+                Truth::Unknown
+            } else {
+                Truth::False
+            },
             reason: self.reason,
             message: self.message.clone(),
             progress,
@@ -101,23 +150,36 @@ fn place(kind: &ErrorKind, condition: ConditionType) -> (Class, ConditionType, R
     if matches!(condition, C::Connected | C::Authorized) {
         return match kind {
             ErrorKind::Forbidden => (Class::User, C::Authorized, Reason::PrivilegesMissing),
-            ErrorKind::Unauthorized | ErrorKind::TwoFactor => (Class::User, C::Authorized, Reason::TokenInvalid),
-            ErrorKind::Untrusted { .. } => (Class::Retry, C::Connected, Reason::CertificateUntrusted),
+            ErrorKind::Unauthorized | ErrorKind::TwoFactor => {
+                (Class::User, C::Authorized, Reason::TokenInvalid)
+            }
+            ErrorKind::Untrusted { .. } => {
+                (Class::Retry, C::Connected, Reason::CertificateUntrusted)
+            }
             ErrorKind::NoQuorum => (Class::Retry, C::Connected, Reason::NoQuorum),
             _ => (Class::Retry, C::Connected, Reason::Unreachable),
         };
     }
     match kind {
         // a lost answer is no failure of what was asked for: the next pass looks at what happened
-        ErrorKind::Unreachable | ErrorKind::Untrusted { .. } | ErrorKind::NoQuorum | ErrorKind::Unknown => {
-            (Class::Retry, C::HypervisorReady, Reason::Unreachable)
-        }
+        ErrorKind::Unreachable
+        | ErrorKind::Untrusted { .. }
+        | ErrorKind::NoQuorum
+        | ErrorKind::Unknown => (Class::Retry, C::HypervisorReady, Reason::Unreachable),
         ErrorKind::NodeOffline => (Class::Retry, C::PowerInSync, Reason::NodeOffline),
-        ErrorKind::Unauthorized | ErrorKind::TwoFactor | ErrorKind::Forbidden if condition == C::ConfigInSync => (Class::User, condition, Reason::Forbidden),
-        ErrorKind::Unauthorized | ErrorKind::TwoFactor | ErrorKind::Forbidden => (Class::User, C::Created, Reason::Forbidden),
+        ErrorKind::Unauthorized | ErrorKind::TwoFactor | ErrorKind::Forbidden
+            if condition == C::ConfigInSync =>
+        {
+            (Class::User, condition, Reason::Forbidden)
+        }
+        ErrorKind::Unauthorized | ErrorKind::TwoFactor | ErrorKind::Forbidden => {
+            (Class::User, C::Created, Reason::Forbidden)
+        }
         ErrorKind::Invalid => (Class::User, C::ConfigInSync, Reason::Invalid),
         ErrorKind::StorageFull => (Class::Retry, C::Created, Reason::StorageFull),
-        ErrorKind::Locked | ErrorKind::Busy | ErrorKind::Modified | ErrorKind::Exists => (Class::Retry, C::Created, Reason::Busy),
+        ErrorKind::Locked | ErrorKind::Busy | ErrorKind::Modified | ErrorKind::Exists => {
+            (Class::Retry, C::Created, Reason::Busy)
+        }
         _ if condition == C::PowerInSync => (Class::Retry, condition, Reason::StartFailed),
         _ => (Class::Retry, C::Created, Reason::TaskFailed),
     }
@@ -159,10 +221,23 @@ mod tests {
             ErrorKind::Other,
         ];
         for kind in kinds {
-            for purpose in [C::Created, C::ConfigInSync, C::PowerInSync, C::Sealed, C::Ready, C::Connected] {
+            for purpose in [
+                C::Created,
+                C::ConfigInSync,
+                C::PowerInSync,
+                C::Sealed,
+                C::Ready,
+                C::Connected,
+            ] {
                 let (class, condition, reason) = place(&kind, purpose);
-                let row = verdict(condition, reason).unwrap_or_else(|| panic!("{kind:?} for {purpose} has no row: {condition} {reason}"));
-                assert_eq!(class == Class::User, row.effect == Effect::Stalled, "{kind:?} for {purpose}: {condition} {reason}");
+                let row = verdict(condition, reason).unwrap_or_else(|| {
+                    panic!("{kind:?} for {purpose} has no row: {condition} {reason}")
+                });
+                assert_eq!(
+                    class == Class::User,
+                    row.effect == Effect::Stalled,
+                    "{kind:?} for {purpose}: {condition} {reason}"
+                );
             }
         }
     }

@@ -34,8 +34,12 @@ impl Failure {
 
     /// What is left of the pause before the next try; `None` when it is over.
     pub fn pause_left(&self) -> Option<Duration> {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.count.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
-        pause.checked_sub(self.at.elapsed()).filter(|left| !left.is_zero())
+        let pause = FIRST_PAUSE
+            .saturating_mul(1 << self.count.saturating_sub(1).min(10))
+            .min(LONGEST_PAUSE);
+        pause
+            .checked_sub(self.at.elapsed())
+            .filter(|left| !left.is_zero())
     }
 }
 
@@ -54,7 +58,12 @@ pub struct Memory {
 
 impl Memory {
     fn with<T>(&self, uid: &str, f: impl FnOnce(&mut Remembered) -> T) -> T {
-        f(self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).entry(uid.to_owned()).or_default())
+        f(self
+            .by_uid
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(uid.to_owned())
+            .or_default())
     }
 
     /// The failure that repeats, if any.
@@ -94,14 +103,27 @@ impl Memory {
 
     /// The object is gone.
     pub fn forget(&self, uid: &str) {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.by_uid
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 }
 
 impl Remembered {
     fn count(&mut self, what: &str, message: &str) {
-        let count = self.failure.as_ref().filter(|f| f.what == what).map_or(0, |f| f.count) + 1;
-        self.failure = Some(Failure { what: what.to_owned(), message: message.to_owned(), count, at: Instant::now() });
+        let count = self
+            .failure
+            .as_ref()
+            .filter(|f| f.what == what)
+            .map_or(0, |f| f.count)
+            + 1;
+        self.failure = Some(Failure {
+            what: what.to_owned(),
+            message: message.to_owned(),
+            count,
+            at: Instant::now(),
+        });
     }
 }
 

@@ -51,7 +51,8 @@ pub struct ProbeView {
 
 impl ProbeView {
     fn healthy(&self) -> bool {
-        matches!(self.vllm, Some(VllmProbe::Serving { .. })) || matches!(self.http, Some(HttpProbe::Healthy { .. }))
+        matches!(self.vllm, Some(VllmProbe::Serving { .. }))
+            || matches!(self.http, Some(HttpProbe::Healthy { .. }))
     }
 }
 
@@ -90,14 +91,28 @@ impl Prober {
     }
 
     /// Sees to it that exactly this is probed, and tells the last answer.
-    pub fn ensure(self: &Arc<Self>, uid: &str, spec: &ProbeSpec, address: &str, proxy: Option<&str>, who: &ObjectKey, wakes: &Wakes) -> ProbeView {
+    pub fn ensure(
+        self: &Arc<Self>,
+        uid: &str,
+        spec: &ProbeSpec,
+        address: &str,
+        proxy: Option<&str>,
+        who: &ObjectKey,
+        wakes: &Wakes,
+    ) -> ProbeView {
         let key = identity(spec, address, proxy);
         if let Some(running) = self.lock().get(uid).filter(|r| r.key == key) {
             return running.view.clone();
         }
         let unreachable = |why: String| match spec {
-            ProbeSpec::Vllm { .. } => ProbeView { vllm: Some(VllmProbe::Unreachable { why }), http: None },
-            ProbeSpec::Http(_) => ProbeView { vllm: None, http: Some(HttpProbe::Unreachable { why }) },
+            ProbeSpec::Vllm { .. } => ProbeView {
+                vllm: Some(VllmProbe::Unreachable { why }),
+                http: None,
+            },
+            ProbeSpec::Http(_) => ProbeView {
+                vllm: None,
+                http: Some(HttpProbe::Unreachable { why }),
+            },
         };
         let client = match ProbeClient::new(proxy) {
             Ok(client) => client,
@@ -107,15 +122,34 @@ impl Prober {
             return unreachable(format!("{address} is no address"));
         };
         let stop = CancellationToken::new();
-        self.lock().insert(uid.to_owned(), Running { key: key.clone(), view: ProbeView::default(), stop: stop.clone() });
-        let (prober, uid, who, wakes, target) = (Arc::downgrade(self), uid.to_owned(), who.clone(), wakes.clone(), target(spec, ip));
+        self.lock().insert(
+            uid.to_owned(),
+            Running {
+                key: key.clone(),
+                view: ProbeView::default(),
+                stop: stop.clone(),
+            },
+        );
+        let (prober, uid, who, wakes, target) = (
+            Arc::downgrade(self),
+            uid.to_owned(),
+            who.clone(),
+            wakes.clone(),
+            target(spec, ip),
+        );
         let span = tracing::info_span!("probe", %who);
         let work = async move {
             let mut watch = VllmWatch::default();
             loop {
                 let seen = look(&client, &target, &mut watch).await;
-                let Some(prober) = prober.upgrade() else { return };
-                let pause = if seen.healthy() { AT_REST } else { WHILE_STARTING };
+                let Some(prober) = prober.upgrade() else {
+                    return;
+                };
+                let pause = if seen.healthy() {
+                    AT_REST
+                } else {
+                    WHILE_STARTING
+                };
                 if prober.saw(&uid, &key, seen) {
                     wakes.wake(&who);
                 }
@@ -129,7 +163,9 @@ impl Prober {
     /// Keeps an answer; whether it is news.
     fn saw(&self, uid: &str, key: &str, seen: ProbeView) -> bool {
         let mut loops = self.lock();
-        let Some(running) = loops.get_mut(uid).filter(|r| r.key == key) else { return false };
+        let Some(running) = loops.get_mut(uid).filter(|r| r.key == key) else {
+            return false;
+        };
         if running.view == seen {
             return false;
         }
@@ -146,8 +182,16 @@ impl Prober {
 /// What makes two probes the same.
 fn identity(spec: &ProbeSpec, address: &str, proxy: Option<&str>) -> String {
     let text = match spec {
-        ProbeSpec::Vllm { port, model, api_key, args_hash } => {
-            let key = api_key.as_ref().map(SecretString::expose_secret).unwrap_or_default();
+        ProbeSpec::Vllm {
+            port,
+            model,
+            api_key,
+            args_hash,
+        } => {
+            let key = api_key
+                .as_ref()
+                .map(SecretString::expose_secret)
+                .unwrap_or_default();
             hash::short(&[&port.to_string(), model, key, args_hash])
         }
         ProbeSpec::Http(probe) => format!("{probe:?}"),
@@ -157,7 +201,12 @@ fn identity(spec: &ProbeSpec, address: &str, proxy: Option<&str>) -> String {
 
 fn target(spec: &ProbeSpec, address: IpAddr) -> Target {
     match spec {
-        ProbeSpec::Vllm { port, model, api_key, args_hash } => Target::Vllm(Box::new(VllmTarget {
+        ProbeSpec::Vllm {
+            port,
+            model,
+            api_key,
+            args_hash,
+        } => Target::Vllm(Box::new(VllmTarget {
             address,
             port: *port,
             model: model.clone(),
@@ -177,7 +226,13 @@ fn target(spec: &ProbeSpec, address: IpAddr) -> Target {
 
 async fn look(client: &ProbeClient, target: &Target, watch: &mut VllmWatch) -> ProbeView {
     match target {
-        Target::Vllm(target) => ProbeView { vllm: Some(watch.look(client, target).await), http: None },
-        Target::Http(target) => ProbeView { vllm: None, http: Some(client.http(target).await) },
+        Target::Vllm(target) => ProbeView {
+            vllm: Some(watch.look(client, target).await),
+            http: None,
+        },
+        Target::Http(target) => ProbeView {
+            vllm: None,
+            http: Some(client.http(target).await),
+        },
     }
 }

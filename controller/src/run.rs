@@ -47,7 +47,11 @@ const CRD_RECHECK: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// What keeps it from starting, and a lost lease: the process is to end then.
-pub async fn run(settings: Settings, kube: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    settings: Settings,
+    kube: Client,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let server = Server::bind(settings.metrics_addr, settings.health_addr).await?;
     let metrics = Arc::new(Metrics::new());
     let (leadership, campaign) = if settings.leader_elect {
@@ -74,7 +78,15 @@ pub async fn run(settings: Settings, kube: Client, shutdown: CancellationToken) 
     };
     let (wakes, streams) = Wakes::new();
     let writers = Writers::new();
-    let cx = Arc::new(context(settings, kube, instance, &writers, leadership.clone(), metrics, wakes));
+    let cx = Arc::new(context(
+        settings,
+        kube,
+        instance,
+        &writers,
+        leadership.clone(),
+        metrics,
+        wakes,
+    ));
     let _ = working.set(Arc::clone(&cx));
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -92,7 +104,13 @@ pub async fn run(settings: Settings, kube: Client, shutdown: CancellationToken) 
 }
 
 /// Works until the end is asked for, or the lease is lost.
-async fn lead(cx: &Arc<Context>, writers: Writers, streams: WakeStreams, shutdown: &CancellationToken, leadership: &Leadership) -> anyhow::Result<()> {
+async fn lead(
+    cx: &Arc<Context>,
+    writers: Writers,
+    streams: WakeStreams,
+    shutdown: &CancellationToken,
+    leadership: &Leadership,
+) -> anyhow::Result<()> {
     info!(instance = %cx.instance, "working");
     let stop = shutdown.child_token();
     let mut work = tokio::spawn(controllers(Arc::clone(cx), writers, streams, stop.clone()));
@@ -122,12 +140,27 @@ struct Writers {
 
 impl Writers {
     fn new() -> Self {
-        Self { hypervisors: reflector::store::Writer::new(()), templates: reflector::store::Writer::new(()), containers: reflector::store::Writer::new(()) }
+        Self {
+            hypervisors: reflector::store::Writer::new(()),
+            templates: reflector::store::Writer::new(()),
+            containers: reflector::store::Writer::new(()),
+        }
     }
 }
 
-fn context(settings: Settings, kube: Client, instance: String, writers: &Writers, leadership: Leadership, metrics: Arc<Metrics>, wakes: Wakes) -> Context {
-    let reporter = Reporter { controller: "phoenix-hypervisor".to_owned(), instance: settings.pod_name.clone() };
+fn context(
+    settings: Settings,
+    kube: Client,
+    instance: String,
+    writers: &Writers,
+    leadership: Leadership,
+    metrics: Arc<Metrics>,
+    wakes: Wakes,
+) -> Context {
+    let reporter = Reporter {
+        controller: "phoenix-hypervisor".to_owned(),
+        instance: settings.pod_name.clone(),
+    };
     Context {
         recorder: Recorder::new(kube.clone(), reporter),
         kube,
@@ -157,7 +190,10 @@ async fn installed(kube: &Client) -> anyhow::Result<String> {
     served::<LxcTemplate>(Api::all(kube.clone())).await?;
     served::<LxcContainer>(Api::all(kube.clone())).await?;
     let namespaces: Api<Namespace> = Api::all(kube.clone());
-    let system = namespaces.get("kube-system").await.context("reading namespace kube-system, whose uid names this installation")?;
+    let system = namespaces
+        .get("kube-system")
+        .await
+        .context("reading namespace kube-system, whose uid names this installation")?;
     system.uid().context("namespace kube-system has no uid")
 }
 
@@ -168,16 +204,26 @@ async fn served<K: Kind + CustomResourceExt>(api: Api<K>) -> anyhow::Result<()> 
         match api.list_metadata(&ListParams::default().limit(1)).await {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
-            Err(e) => return Err(e).with_context(|| format!("looking for the kind {}", K::crd_name())),
+            Err(e) => {
+                return Err(e).with_context(|| format!("looking for the kind {}", K::crd_name()));
+            }
         }
         if !std::mem::replace(&mut told, true) {
-            warn!("the CRD {} is not installed; waiting for it (kubectl apply -f crds/)", K::crd_name());
+            warn!(
+                "the CRD {} is not installed; waiting for it (kubectl apply -f crds/)",
+                K::crd_name()
+            );
         }
         tokio::time::sleep(CRD_RECHECK).await;
     }
 }
 
-async fn controllers(cx: Arc<Context>, writers: Writers, streams: WakeStreams, stop: CancellationToken) {
+async fn controllers(
+    cx: Arc<Context>,
+    writers: Writers,
+    streams: WakeStreams,
+    stop: CancellationToken,
+) {
     let all_hypervisors = match &cx.settings.hypervisor_selector {
         Some(labels) => watcher::Config::default().labels(labels),
         None => watcher::Config::default(),
@@ -185,7 +231,11 @@ async fn controllers(cx: Arc<Context>, writers: Writers, streams: WakeStreams, s
     let hypervisors = drive::<Hypervisor>(
         Api::all(cx.kube.clone()),
         all_hypervisors,
-        Streams { writer: writers.hypervisors, wakes: wakes(streams.hypervisors), namespaces: Vec::new() },
+        Streams {
+            writer: writers.hypervisors,
+            wakes: wakes(streams.hypervisors),
+            namespaces: Vec::new(),
+        },
         {
             let cx = Arc::clone(&cx);
             move |h: &DeserializeGuard<Hypervisor>| cx.wake_users_of(&h.name_any())
@@ -196,7 +246,11 @@ async fn controllers(cx: Arc<Context>, writers: Writers, streams: WakeStreams, s
     let templates = drive::<LxcTemplate>(
         namespaced(&cx),
         watcher::Config::default(),
-        Streams { writer: writers.templates, wakes: wakes(streams.templates), namespaces: cx.settings.watch_namespaces.clone() },
+        Streams {
+            writer: writers.templates,
+            wakes: wakes(streams.templates),
+            namespaces: cx.settings.watch_namespaces.clone(),
+        },
         {
             let cx = Arc::clone(&cx);
             move |t: &DeserializeGuard<LxcTemplate>| {
@@ -210,7 +264,11 @@ async fn controllers(cx: Arc<Context>, writers: Writers, streams: WakeStreams, s
     let containers = drive::<LxcContainer>(
         namespaced(&cx),
         watcher::Config::default(),
-        Streams { writer: writers.containers, wakes: wakes(streams.containers), namespaces: cx.settings.watch_namespaces.clone() },
+        Streams {
+            writer: writers.containers,
+            wakes: wakes(streams.containers),
+            namespaces: cx.settings.watch_namespaces.clone(),
+        },
         {
             let cx = Arc::clone(&cx);
             move |c: &DeserializeGuard<LxcContainer>| wake_hypervisor_of(c, &cx)
@@ -229,18 +287,26 @@ fn wake_hypervisor_of<K: Lxc>(guard: &DeserializeGuard<K>, cx: &Context) {
     }
 }
 
-fn namespaced<K: Kind<Scope = k8s_openapi::NamespaceResourceScope>>(cx: &Context) -> Api<DeserializeGuard<K>> {
+fn namespaced<K: Kind<Scope = k8s_openapi::NamespaceResourceScope>>(
+    cx: &Context,
+) -> Api<DeserializeGuard<K>> {
     match cx.settings.watch_namespaces.as_slice() {
         [only] => Api::namespaced(cx.kube.clone(), only),
         _ => Api::all(cx.kube.clone()),
     }
 }
 
-fn wakes<K: Kind>(receiver: UnboundedReceiver<ObjectKey>) -> futures::stream::BoxStream<'static, ObjectRef<DeserializeGuard<K>>> {
+fn wakes<K: Kind>(
+    receiver: UnboundedReceiver<ObjectKey>,
+) -> futures::stream::BoxStream<'static, ObjectRef<DeserializeGuard<K>>> {
     UnboundedReceiverStream::new(receiver)
         .map(|key| {
             let reference = ObjectRef::new_with(&key.name, ());
-            if key.namespace.is_empty() { reference } else { reference.within(&key.namespace) }
+            if key.namespace.is_empty() {
+                reference
+            } else {
+                reference.within(&key.namespace)
+            }
         })
         .boxed()
 }
@@ -249,39 +315,67 @@ fn wakes<K: Kind>(receiver: UnboundedReceiver<ObjectKey>) -> futures::stream::Bo
 async fn references(cx: Arc<Context>) {
     let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(cx.kube.clone(), &cx.namespace);
     let maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(cx.kube.clone());
-    let secrets = watcher(secrets, watcher::Config::default()).default_backoff().touched_objects().for_each(|secret| {
-        if let Ok(secret) = secret {
-            secret_changed(&secret.name_any(), &cx);
-        }
-        futures::future::ready(())
-    });
-    let maps = watcher(maps, watcher::Config::default()).default_backoff().touched_objects().for_each(|map| {
-        if let Ok(map) = map {
-            map_changed(&map.namespace().unwrap_or_default(), &map.name_any(), &cx);
-        }
-        futures::future::ready(())
-    });
+    let secrets = watcher(secrets, watcher::Config::default())
+        .default_backoff()
+        .touched_objects()
+        .for_each(|secret| {
+            if let Ok(secret) = secret {
+                secret_changed(&secret.name_any(), &cx);
+            }
+            futures::future::ready(())
+        });
+    let maps = watcher(maps, watcher::Config::default())
+        .default_backoff()
+        .touched_objects()
+        .for_each(|map| {
+            if let Ok(map) = map {
+                map_changed(&map.namespace().unwrap_or_default(), &map.name_any(), &cx);
+            }
+            futures::future::ready(())
+        });
     futures::join!(secrets, maps);
 }
 
 fn secret_changed(name: &str, cx: &Context) {
-    for h in cx.stores.all_hypervisors().iter().filter(|h| h.spec.credentials_secret == name) {
+    for h in cx
+        .stores
+        .all_hypervisors()
+        .iter()
+        .filter(|h| h.spec.credentials_secret == name)
+    {
         cx.wakes.wake(&key_of(h));
     }
 }
 
 fn map_changed(namespace: &str, name: &str, cx: &Context) {
     fn uses<K: Lxc>(object: &K, namespace: &str, name: &str) -> bool {
-        let from = object.spec_shared().setup.as_ref().and_then(|s| s.script_from.as_ref());
-        object.namespace().as_deref() == Some(namespace) && from.is_some_and(|f| f.config_map_key_ref.name == name)
+        let from = object
+            .spec_shared()
+            .setup
+            .as_ref()
+            .and_then(|s| s.script_from.as_ref());
+        object.namespace().as_deref() == Some(namespace)
+            && from.is_some_and(|f| f.config_map_key_ref.name == name)
     }
-    cx.stores.all_templates().iter().filter(|t| uses(*t, namespace, name)).for_each(|t| cx.wakes.wake(&key_of(t)));
-    cx.stores.all_containers().iter().filter(|c| uses(*c, namespace, name)).for_each(|c| cx.wakes.wake(&key_of(c)));
+    cx.stores
+        .all_templates()
+        .iter()
+        .filter(|t| uses(*t, namespace, name))
+        .for_each(|t| cx.wakes.wake(&key_of(t)));
+    cx.stores
+        .all_containers()
+        .iter()
+        .filter(|c| uses(*c, namespace, name))
+        .for_each(|c| cx.wakes.wake(&key_of(c)));
 }
 
 /// `working` holds the context from the moment on when the CRDs are there.
 fn pages(working: &Arc<OnceLock<Arc<Context>>>, metrics: &Arc<Metrics>) -> Pages {
-    let (metrics, gauges, ready) = (Arc::clone(metrics), Arc::clone(working), Arc::clone(working));
+    let (metrics, gauges, ready) = (
+        Arc::clone(metrics),
+        Arc::clone(working),
+        Arc::clone(working),
+    );
     Pages {
         metrics: Arc::new(move || {
             if let Some(cx) = gauges.get() {
@@ -290,6 +384,11 @@ fn pages(working: &Arc<OnceLock<Arc<Context>>>, metrics: &Arc<Metrics>) -> Pages
             metrics.encode()
         }),
         healthy: Arc::new(|| Ok(())),
-        ready: Arc::new(move || ready.get().map(|_| ()).ok_or_else(|| "the CRDs are not installed yet".to_owned())),
+        ready: Arc::new(move || {
+            ready
+                .get()
+                .map(|_| ())
+                .ok_or_else(|| "the CRDs are not installed yet".to_owned())
+        }),
     }
 }

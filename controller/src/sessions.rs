@@ -75,7 +75,12 @@ pub struct Visit {
 
 impl Sessions {
     fn with<T>(&self, uid: &str, f: impl FnOnce(&mut Entry) -> T) -> T {
-        f(self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).entry(uid.to_owned()).or_default())
+        f(self
+            .by_uid
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(uid.to_owned())
+            .or_default())
     }
 
     /// What is known.
@@ -93,7 +98,10 @@ impl Sessions {
 
     /// The object is gone.
     pub fn forget(&self, uid: &str) {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.by_uid
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 
     /// Starts an operation unless one is under way.
@@ -117,12 +125,21 @@ impl Sessions {
             drop(sender.send(order));
             entry.open = Some(sender.clone());
             let span = tracing::info_span!("guest", who = %visit.who, vmid = visit.key.vmid);
-            tokio::spawn(Arc::clone(self).serve(visit, sender, orders).instrument(span));
+            tokio::spawn(
+                Arc::clone(self)
+                    .serve(visit, sender, orders)
+                    .instrument(span),
+            );
         });
     }
 
     /// Carries out orders on one session until none has come for a while.
-    async fn serve(self: Arc<Self>, visit: Visit, me: UnboundedSender<Order>, mut orders: UnboundedReceiver<Order>) {
+    async fn serve(
+        self: Arc<Self>,
+        visit: Visit,
+        me: UnboundedSender<Order>,
+        mut orders: UnboundedReceiver<Order>,
+    ) {
         let uid = visit.key.uid.clone();
         let mut session: Option<Session> = None;
         while let Some(order) = self.next(&uid, &me, &mut orders).await {
@@ -152,14 +169,24 @@ impl Sessions {
     }
 
     /// The next order, or `None` when it is time to leave; after that nothing is sent here any more.
-    async fn next(&self, uid: &str, me: &UnboundedSender<Order>, orders: &mut UnboundedReceiver<Order>) -> Option<Order> {
+    async fn next(
+        &self,
+        uid: &str,
+        me: &UnboundedSender<Order>,
+        orders: &mut UnboundedReceiver<Order>,
+    ) -> Option<Order> {
         if let Ok(order) = tokio::time::timeout(LINGER, orders.recv()).await {
             return order;
         }
         // orders are given under the same lock, so none can slip in between
         self.with(uid, |entry| {
             let late = orders.try_recv().ok();
-            if late.is_none() && entry.open.as_ref().is_some_and(|open| open.same_channel(me)) {
+            if late.is_none()
+                && entry
+                    .open
+                    .as_ref()
+                    .is_some_and(|open| open.same_channel(me))
+            {
                 entry.open = None;
             }
             late
@@ -182,8 +209,18 @@ impl GuestView {
                 if let GuestError::ConsoleBusy { .. } = &e {
                     self.console_busy = Some(e.to_string());
                 }
-                let count = self.trouble.as_ref().filter(|t| t.what == op.name()).map_or(0, |t| t.count) + 1;
-                self.trouble = Some(Failure { what: op.name().to_owned(), message: e.to_string(), count, at: Instant::now() });
+                let count = self
+                    .trouble
+                    .as_ref()
+                    .filter(|t| t.what == op.name())
+                    .map_or(0, |t| t.count)
+                    + 1;
+                self.trouble = Some(Failure {
+                    what: op.name().to_owned(),
+                    message: e.to_string(),
+                    count,
+                    at: Instant::now(),
+                });
             }
         }
     }

@@ -5,7 +5,9 @@ use std::fmt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// The three kinds, as Kubernetes spells them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, strum::Display)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, strum::Display,
+)]
 pub enum KindName {
     /// The connection to a Proxmox VE host or cluster.
     Hypervisor,
@@ -29,7 +31,11 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// Key of a `Hypervisor`.
     pub fn hypervisor(name: &str) -> Self {
-        Self { kind: KindName::Hypervisor, namespace: String::new(), name: name.to_owned() }
+        Self {
+            kind: KindName::Hypervisor,
+            namespace: String::new(),
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -67,7 +73,18 @@ impl Wakes {
         let (templates, t) = unbounded_channel();
         let (containers, c) = unbounded_channel();
         let (hypervisors, h) = unbounded_channel();
-        (Self { templates, containers, hypervisors }, WakeStreams { templates: t, containers: c, hypervisors: h })
+        (
+            Self {
+                templates,
+                containers,
+                hypervisors,
+            },
+            WakeStreams {
+                templates: t,
+                containers: c,
+                hypervisors: h,
+            },
+        )
     }
 
     /// Asks for a look at an object. After shutdown nobody listens, and nothing is lost by that.

@@ -41,7 +41,9 @@ pub fn main() -> ExitCode {
 }
 
 /// As [`main`], with the arguments given, the program's name first.
-pub fn main_from<A: Into<std::ffi::OsString> + Clone>(arguments: impl IntoIterator<Item = A>) -> ExitCode {
+pub fn main_from<A: Into<std::ffi::OsString> + Clone>(
+    arguments: impl IntoIterator<Item = A>,
+) -> ExitCode {
     let outcome = match Cli::parse_from(arguments).command {
         Command::Controller(arguments) => controller::run(*arguments),
         Command::Crds(arguments) => crds::run(&arguments),

@@ -22,7 +22,12 @@ impl Backoffs {
     pub fn next(&self, uid: &str) -> Duration {
         let mut map = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
         let backoff = map.entry(uid.to_owned()).or_insert_with(|| {
-            let pauses = ExponentialBuilder::default().with_min_delay(FIRST).with_max_delay(LONGEST).with_jitter().without_max_times().build();
+            let pauses = ExponentialBuilder::default()
+                .with_min_delay(FIRST)
+                .with_max_delay(LONGEST)
+                .with_jitter()
+                .without_max_times()
+                .build();
             (0, pauses)
         });
         backoff.0 += 1;
@@ -31,12 +36,19 @@ impl Backoffs {
 
     /// How often in a row it went wrong.
     pub fn count(&self, uid: &str) -> u32 {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).get(uid).map_or(0, |b| b.0)
+        self.by_uid
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .map_or(0, |b| b.0)
     }
 
     /// It went well, or the object is gone.
     pub fn reset(&self, uid: &str) {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.by_uid
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 }
 

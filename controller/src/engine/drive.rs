@@ -39,7 +39,10 @@ pub(crate) async fn drive<K: Kind>(
 ) {
     let reader = streams.writer.as_reader();
     // our own status writes must not wake us: only the spec, finalizers and annotations do
-    let changes = Predicate::combine(Predicate::combine(predicates::generation, predicates::finalizers), predicates::annotations);
+    let changes = Predicate::combine(
+        Predicate::combine(predicates::generation, predicates::finalizers),
+        predicates::annotations,
+    );
     let namespaces = streams.namespaces;
     let main = watcher(api, watch)
         .default_backoff()
@@ -54,11 +57,14 @@ pub(crate) async fn drive<K: Kind>(
         })
         .predicate_filter(changes, kube::runtime::PredicateConfig::default());
     let concurrency = cx.settings.concurrency;
-    controller(main, reader, streams.wakes, concurrency, stop).run(reconcile::<K>, |_, never, _| match *never {}, cx).for_each(|outcome| async move {
-        if let Err(e) = outcome {
-            debug!(error = %e, "controller");
-        }
-    }).await;
+    controller(main, reader, streams.wakes, concurrency, stop)
+        .run(reconcile::<K>, |_, never, _| match *never {}, cx)
+        .for_each(|outcome| async move {
+            if let Err(e) = outcome {
+                debug!(error = %e, "controller");
+            }
+        })
+        .await;
 }
 
 fn controller<K: Kind>(
@@ -75,10 +81,17 @@ fn controller<K: Kind>(
 }
 
 /// Whether an event concerns a namespace that we work in.
-fn within<K: Kind>(namespaces: &[String], event: &Result<watcher::Event<DeserializeGuard<K>>, watcher::Error>) -> bool {
+fn within<K: Kind>(
+    namespaces: &[String],
+    event: &Result<watcher::Event<DeserializeGuard<K>>, watcher::Error>,
+) -> bool {
     match event {
         Ok(watcher::Event::Apply(o) | watcher::Event::InitApply(o) | watcher::Event::Delete(o)) => {
-            namespaces.is_empty() || kube::Resource::meta(o).namespace.as_ref().is_none_or(|ns| namespaces.contains(ns))
+            namespaces.is_empty()
+                || kube::Resource::meta(o)
+                    .namespace
+                    .as_ref()
+                    .is_none_or(|ns| namespaces.contains(ns))
         }
         _ => true,
     }

@@ -13,7 +13,9 @@ use std::{fmt::Debug, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Client, Resource, ResourceExt, core::DeserializeGuard, runtime::controller::Action};
+use kube::{
+    Api, Client, Resource, ResourceExt, core::DeserializeGuard, runtime::controller::Action,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use tracing::{Instrument, debug, error, info, warn};
 
@@ -66,11 +68,23 @@ pub(crate) trait Kind:
     fn stored(&self) -> Option<&Self::Status>;
 
     /// Spec and references; reads Kubernetes only. Fails with the user's fault in his words.
-    fn desired(&self, cx: &Arc<Context>) -> impl Future<Output = Result<Self::Desired, Fault>> + Send;
+    fn desired(
+        &self,
+        cx: &Arc<Context>,
+    ) -> impl Future<Output = Result<Self::Desired, Fault>> + Send;
     /// What is there; never writes.
-    fn observe(&self, desired: &Self::Desired, cx: &Arc<Context>) -> impl Future<Output = Result<Self::Observed, Fault>> + Send;
+    fn observe(
+        &self,
+        desired: &Self::Desired,
+        cx: &Arc<Context>,
+    ) -> impl Future<Output = Result<Self::Observed, Fault>> + Send;
     /// Pure: what to do about the difference.
-    fn plan(&self, desired: &Self::Desired, observed: &Self::Observed, now: Timestamp) -> Plan<Self::Step>;
+    fn plan(
+        &self,
+        desired: &Self::Desired,
+        observed: &Self::Observed,
+        now: Timestamp,
+    ) -> Plan<Self::Step>;
     /// One mutation.
     fn act(
         &self,
@@ -89,11 +103,18 @@ pub(crate) trait Kind:
 
 /// An object's key.
 pub(crate) fn key_of<K: Kind>(object: &K) -> ObjectKey {
-    ObjectKey { kind: K::NAME, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    ObjectKey {
+        kind: K::NAME,
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
 }
 
 /// One pass over one object. Never fails: what went wrong stands in the object's status, and the returned action says when to look again.
-pub(crate) async fn reconcile<K: Kind>(guard: Arc<DeserializeGuard<K>>, cx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+pub(crate) async fn reconcile<K: Kind>(
+    guard: Arc<DeserializeGuard<K>>,
+    cx: Arc<Context>,
+) -> Result<Action, std::convert::Infallible> {
     let started = std::time::Instant::now();
     let kind: &'static str = K::NAME.into();
     let (result, action) = match &guard.0 {
@@ -111,11 +132,19 @@ pub(crate) async fn reconcile<K: Kind>(guard: Arc<DeserializeGuard<K>>, cx: Arc<
                 Ok(Ok(next)) => next.settle(&uid, &cx),
                 Ok(Err(_)) => {
                     cx.metrics.bug(kind);
-                    error!(kind, name = object.name_any(), "a reconcile panicked; this is a bug");
+                    error!(
+                        kind,
+                        name = object.name_any(),
+                        "a reconcile panicked; this is a bug"
+                    );
                     ("panic", Action::requeue(cx.settings.slow_recheck))
                 }
                 Err(_) => {
-                    warn!(kind, name = object.name_any(), "a pass took longer than {DEADLINE:?} and was ended");
+                    warn!(
+                        kind,
+                        name = object.name_any(),
+                        "a pass took longer than {DEADLINE:?} and was ended"
+                    );
                     ("deadline", Action::requeue(cx.backoffs.next(&uid)))
                 }
             }
@@ -157,7 +186,10 @@ async fn pass<K: Kind>(object: &Arc<K>, cx: &Arc<Context>) -> Next {
         return Next::OnWake;
     }
     let deleting = object.meta().deletion_timestamp.is_some();
-    let held = object.finalizers().iter().any(|f| f == phoenix_crds::FINALIZER);
+    let held = object
+        .finalizers()
+        .iter()
+        .any(|f| f == phoenix_crds::FINALIZER);
     match (deleting, held) {
         (true, false) => {
             object.forget(cx);
@@ -172,14 +204,18 @@ async fn pass<K: Kind>(object: &Arc<K>, cx: &Arc<Context>) -> Next {
         }
         _ => {}
     }
-    let paused = object.annotations().get(phoenix_crds::ANNOTATION_PAUSED).is_some_and(|v| v == "true");
+    let paused = object
+        .annotations()
+        .get(phoenix_crds::ANNOTATION_PAUSED)
+        .is_some_and(|v| v == "true");
     let pass = stages(object, paused, cx).await;
     for announcement in &pass.announcements() {
         write::announce(&**object, announcement, cx).await;
     }
     let status = object.status(&pass, Timestamp::now());
     // the next pass follows at once and reports more; a write for each small step would only wake everybody who watches
-    let passing = matches!(next(&pass, paused), Next::Now) && pass.receipt.as_ref().is_some_and(|r| r.vmid.is_none());
+    let passing = matches!(next(&pass, paused), Next::Now)
+        && pass.receipt.as_ref().is_some_and(|r| r.vmid.is_none());
     if object.stored() != Some(&status)
         && !passing
         && let Err(e) = write::apply_status(&**object, status, None, cx).await
@@ -201,7 +237,11 @@ async fn pass<K: Kind>(object: &Arc<K>, cx: &Arc<Context>) -> Next {
 
 async fn stages<K: Kind>(object: &Arc<K>, paused: bool, cx: &Arc<Context>) -> Pass<K> {
     let exhausted = cx.backoffs.count(&object.uid().unwrap_or_default()) >= TRIES;
-    let mut pass = Pass { paused, exhausted, ..Pass::default() };
+    let mut pass = Pass {
+        paused,
+        exhausted,
+        ..Pass::default()
+    };
     let desired = match object.desired(cx).await {
         Ok(desired) => desired,
         Err(fault) => return pass.failed(fault),
@@ -221,7 +261,12 @@ async fn stages<K: Kind>(object: &Arc<K>, paused: bool, cx: &Arc<Context>) -> Pa
             match object.act(step, &desired, &observed, cx).await {
                 Ok(receipt) => pass.receipt = Some(receipt),
                 Err(fault) => {
-                    warn!(step = step.name(), reason = <&str>::from(fault.reason), "{}", fault.message);
+                    warn!(
+                        step = step.name(),
+                        reason = <&str>::from(fault.reason),
+                        "{}",
+                        fault.message
+                    );
                     pass.fault = Some(fault);
                 }
             }
@@ -257,7 +302,9 @@ fn failed_write(error: &kube::Error) -> Next {
     match error {
         kube::Error::Api(s) if s.is_not_found() => Next::OnWake,
         // somebody wrote meanwhile: the newer object is on its way to us
-        kube::Error::Api(s) if s.is_conflict() || s.is_invalid() => Next::At(Duration::from_millis(200)),
+        kube::Error::Api(s) if s.is_conflict() || s.is_invalid() => {
+            Next::At(Duration::from_millis(200))
+        }
         kube::Error::Api(s) => {
             warn!(code = s.code, "Kubernetes refused a write: {}", s.message);
             Next::Failed(Class::Retry)

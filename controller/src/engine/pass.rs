@@ -101,22 +101,37 @@ pub(crate) struct Pass<K: Kind> {
 
 impl<K: Kind> Default for Pass<K> {
     fn default() -> Self {
-        Self { desired: None, observed: None, plan: None, receipt: None, fault: None, paused: false, exhausted: false }
+        Self {
+            desired: None,
+            observed: None,
+            plan: None,
+            receipt: None,
+            fault: None,
+            paused: false,
+            exhausted: false,
+        }
     }
 }
 
 impl<K: Kind> Pass<K> {
     pub(super) fn failed(self, fault: Fault) -> Self {
-        Self { fault: Some(fault), ..self }
+        Self {
+            fault: Some(fault),
+            ..self
+        }
     }
 
     pub(super) fn announcements(&self) -> Vec<Announcement> {
-        self.receipt.iter().filter_map(|r| r.announcement.clone()).collect()
+        self.receipt
+            .iter()
+            .filter_map(|r| r.announcement.clone())
+            .collect()
     }
 
     /// Findings of the plan and the fault, the fault in the place of what its condition said before.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = self.plan.iter().flat_map(|p| p.findings.clone()).collect();
+        let mut findings: Vec<Finding> =
+            self.plan.iter().flat_map(|p| p.findings.clone()).collect();
         if let Some(fault) = &self.fault {
             let found = fault.finding(self.exhausted);
             match findings.iter_mut().find(|f| f.condition == found.condition) {

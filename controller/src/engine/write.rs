@@ -31,7 +31,11 @@ impl Latest {
     /// The newer of the watch's object and what we wrote last.
     pub(crate) fn newer<K: Kind>(&self, watched: &K) -> Arc<K> {
         let uid = watched.uid().unwrap_or_default();
-        let written = self.lock().get(&uid).cloned().and_then(|a| a.downcast::<K>().ok());
+        let written = self
+            .lock()
+            .get(&uid)
+            .cloned()
+            .and_then(|a| a.downcast::<K>().ok());
         match written {
             Some(written) if version(&*written) > version(watched) => written,
             _ => Arc::new(watched.clone()),
@@ -56,7 +60,10 @@ impl Latest {
 
 /// Resource versions are integers that grow (guaranteed to be comparable since Kubernetes 1.35, and so by etcd before).
 fn version<K: Kind>(object: &K) -> u64 {
-    object.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
+    object
+        .resource_version()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
 }
 
 pub(super) async fn add_finalizer<K: Kind>(object: &K, cx: &Context) -> Result<(), kube::Error> {
@@ -66,24 +73,47 @@ pub(super) async fn add_finalizer<K: Kind>(object: &K, cx: &Context) -> Result<(
 }
 
 pub(super) async fn remove_finalizer<K: Kind>(object: &K, cx: &Context) -> Result<(), kube::Error> {
-    let finalizers: Vec<String> = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+    let finalizers: Vec<String> = object
+        .finalizers()
+        .iter()
+        .filter(|f| *f != FINALIZER)
+        .cloned()
+        .collect();
     match set_finalizers(object, &finalizers, cx).await {
         Err(kube::Error::Api(s)) if s.is_not_found() => Ok(()),
         other => other,
     }
 }
 
-async fn set_finalizers<K: Kind>(object: &K, finalizers: &[String], cx: &Context) -> Result<(), kube::Error> {
+async fn set_finalizers<K: Kind>(
+    object: &K,
+    finalizers: &[String],
+    cx: &Context,
+) -> Result<(), kube::Error> {
     let api = K::api(cx.kube.clone(), object.namespace().as_deref());
     // the whole list is written, so only upon the very object that it was read from
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.resource_version()}});
-    let written = api.patch(&object.name_any(), &PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() }, &Patch::Merge(&patch)).await?;
+    let written = api
+        .patch(
+            &object.name_any(),
+            &PatchParams {
+                field_manager: Some(MANAGER.into()),
+                ..PatchParams::default()
+            },
+            &Patch::Merge(&patch),
+        )
+        .await?;
     cx.latest_writes.wrote(written);
     Ok(())
 }
 
 /// Applies the complete status. With `exactly`, only upon that resource version: for what must not be decided twice.
-pub(crate) async fn apply_status<K: Kind>(object: &K, status: K::Status, exactly: Option<&str>, cx: &Context) -> Result<(), kube::Error> {
+pub(crate) async fn apply_status<K: Kind>(
+    object: &K,
+    status: K::Status,
+    exactly: Option<&str>,
+    cx: &Context,
+) -> Result<(), kube::Error> {
     let api = K::api(cx.kube.clone(), object.namespace().as_deref());
     let mut metadata = json!({"name": object.name_any()});
     if let Some(namespace) = object.namespace() {
@@ -96,7 +126,13 @@ pub(crate) async fn apply_status<K: Kind>(object: &K, status: K::Status, exactly
     // a text that is too long must never keep a status from being written
     phoenix_crds::fit_status(&K::kind(&()), &mut status);
     let body = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": metadata, "status": status});
-    let written = api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await?;
+    let written = api
+        .patch_status(
+            &object.name_any(),
+            &PatchParams::apply(MANAGER).force(),
+            &Patch::Apply(&body),
+        )
+        .await?;
     cx.latest_writes.wrote(written);
     Ok(())
 }

@@ -90,13 +90,21 @@ pub struct Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Cluster")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
 impl Cluster {
     /// Takes a client and starts the poll. Nothing may be changed through it until `admit` was called.
-    pub fn start(settings: ClusterSettings, key: String, client: Client, wakes: Wakes, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn start(
+        settings: ClusterSettings,
+        key: String,
+        client: Client,
+        wakes: Wakes,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let cluster = Arc::new(Self {
             settings,
             key,
@@ -163,7 +171,10 @@ impl Cluster {
     /// The fingerprint that an untrusted server presented, to be compared and pinned by a person.
     pub fn presented(&self) -> Option<Fingerprint> {
         match &*lock(&self.health) {
-            Health::Failed { kind: proxmox_client::ErrorKind::Untrusted { presented }, .. } => Some(presented.clone()),
+            Health::Failed {
+                kind: proxmox_client::ErrorKind::Untrusted { presented },
+                ..
+            } => Some(presented.clone()),
             _ => None,
         }
     }
@@ -237,7 +248,14 @@ impl Cluster {
                 cluster.metrics.task(&upid.task_type, outcome(state));
             }
         });
-        self.tasks.watch(self.client.clone(), upid.clone(), who.clone(), self.wakes.clone(), on_end, self.stop.child_token());
+        self.tasks.watch(
+            self.client.clone(),
+            upid.clone(),
+            who.clone(),
+            self.wakes.clone(),
+            on_end,
+            self.stop.child_token(),
+        );
     }
 
     /// What is known of a container is stale.
@@ -246,7 +264,12 @@ impl Cluster {
     }
 
     /// Looks at a VMID, not older than `max_age`. See [`Look`].
-    pub async fn look(&self, vmid: u32, node_hint: Option<&str>, max_age: Duration) -> Result<Arc<Look>, Error> {
+    pub async fn look(
+        &self,
+        vmid: u32,
+        node_hint: Option<&str>,
+        max_age: Duration,
+    ) -> Result<Arc<Look>, Error> {
         self.looks.get(self, vmid, node_hint, max_age).await
     }
 
@@ -267,9 +290,17 @@ impl Cluster {
     ///
     /// # Errors
     /// Those of the question whether Proxmox holds it free.
-    pub async fn choose_vmid(&self, range: std::ops::RangeInclusive<u32>, taken: &[u32], who: &ObjectKey) -> Result<Option<u32>, Error> {
+    pub async fn choose_vmid(
+        &self,
+        range: std::ops::RangeInclusive<u32>,
+        taken: &[u32],
+        who: &ObjectKey,
+    ) -> Result<Option<u32>, Error> {
         for vmid in range {
-            if taken.contains(&vmid) || lock(&self.rows).guest(vmid).is_some() || !self.hold(vmid, who) {
+            if taken.contains(&vmid)
+                || lock(&self.rows).guest(vmid).is_some()
+                || !self.hold(vmid, who)
+            {
                 continue;
             }
             if self.client.vmid_is_free(vmid).await? {

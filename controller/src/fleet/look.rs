@@ -51,7 +51,11 @@ pub struct Seen {
 impl Seen {
     /// It runs and asks for an address, but has none yet.
     pub fn lacks_address(&self) -> bool {
-        let asks = self.config.nets().values().any(|n| n.get("ip") == Some("dhcp") || n.get("ip6") == Some("dhcp"));
+        let asks = self
+            .config
+            .nets()
+            .values()
+            .any(|n| n.get("ip") == Some("dhcp") || n.get("ip6") == Some("dhcp"));
         self.running() && asks && self.addresses.is_empty()
     }
 
@@ -71,7 +75,13 @@ impl Looks {
         lock(&self.known).remove(&vmid);
     }
 
-    pub(super) async fn get(&self, cluster: &Cluster, vmid: u32, hint: Option<&str>, max_age: Duration) -> Result<Arc<Look>, Error> {
+    pub(super) async fn get(
+        &self,
+        cluster: &Cluster,
+        vmid: u32,
+        hint: Option<&str>,
+        max_age: Duration,
+    ) -> Result<Arc<Look>, Error> {
         if let Some(look) = lock(&self.known).get(&vmid)
             && look.at.elapsed() <= max_age
         {
@@ -114,18 +124,27 @@ async fn look(cluster: &Cluster, vmid: u32, hint: Option<&str>) -> Result<Presen
             }
         }
     }
-    Ok(Presence::Hidden { what: format!("VMID {vmid} is taken by a guest that the API token may not see") })
+    Ok(Presence::Hidden {
+        what: format!("VMID {vmid} is taken by a guest that the API token may not see"),
+    })
 }
 
 fn vm(vmid: u32, node: &str) -> Presence {
-    Presence::Hidden { what: format!("VMID {vmid} is a virtual machine on node {node}") }
+    Presence::Hidden {
+        what: format!("VMID {vmid} is a virtual machine on node {node}"),
+    }
 }
 
 async fn hidden(cluster: &Cluster, vmid: u32, error: &Error) -> Result<Presence, Error> {
     if cluster.client().vmid_is_free(vmid).await? {
         return Ok(Presence::Absent);
     }
-    Ok(Presence::Hidden { what: format!("VMID {vmid} exists, but the API token may not read it: {}", error.message) })
+    Ok(Presence::Hidden {
+        what: format!(
+            "VMID {vmid} exists, but the API token may not read it: {}",
+            error.message
+        ),
+    })
 }
 
 async fn read(cluster: &Cluster, node: &str, vmid: u32) -> Result<Seen, Error> {
@@ -133,20 +152,52 @@ async fn read(cluster: &Cluster, node: &str, vmid: u32) -> Result<Seen, Error> {
     let config = client.ct_config(node, vmid).await?;
     let status = client.ct_status(node, vmid).await?;
     // only a running container keeps changes back
-    let pending = if status.is_running() { client.ct_pending(node, vmid).await? } else { Vec::new() };
+    let pending = if status.is_running() {
+        client.ct_pending(node, vmid).await?
+    } else {
+        Vec::new()
+    };
     let addresses = addresses(cluster, node, vmid, &config, &status).await?;
-    Ok(Seen { node: node.to_owned(), config, pending, status, addresses })
+    Ok(Seen {
+        node: node.to_owned(),
+        config,
+        pending,
+        status,
+        addresses,
+    })
 }
 
-async fn addresses(cluster: &Cluster, node: &str, vmid: u32, config: &CtConfig, status: &CtStatus) -> Result<Vec<String>, Error> {
+async fn addresses(
+    cluster: &Cluster,
+    node: &str,
+    vmid: u32,
+    config: &CtConfig,
+    status: &CtStatus,
+) -> Result<Vec<String>, Error> {
     let nets = config.nets();
-    let fixed: Vec<String> = nets.values().flat_map(|n| [n.get("ip"), n.get("ip6")]).flatten().filter_map(|a| a.split_once('/')).map(|(a, _)| a.to_owned()).collect();
-    let dynamic = nets.values().any(|n| n.get("ip") == Some("dhcp") || matches!(n.get("ip6"), Some("dhcp" | "auto")));
+    let fixed: Vec<String> = nets
+        .values()
+        .flat_map(|n| [n.get("ip"), n.get("ip6")])
+        .flatten()
+        .filter_map(|a| a.split_once('/'))
+        .map(|(a, _)| a.to_owned())
+        .collect();
+    let dynamic = nets
+        .values()
+        .any(|n| n.get("ip") == Some("dhcp") || matches!(n.get("ip6"), Some("dhcp" | "auto")));
     if !dynamic || !status.is_running() {
         return Ok(fixed);
     }
-    let interfaces = cluster.client().ct_interfaces(node, vmid).await?.unwrap_or_default();
-    let inside = interfaces.iter().filter(|i| i.name != "lo").flat_map(|i| &i.addresses).map(|a| a.address.to_string());
+    let interfaces = cluster
+        .client()
+        .ct_interfaces(node, vmid)
+        .await?
+        .unwrap_or_default();
+    let inside = interfaces
+        .iter()
+        .filter(|i| i.name != "lo")
+        .flat_map(|i| &i.addresses)
+        .map(|a| a.address.to_string());
     let mut all = fixed;
     for address in inside.filter(|a| !a.starts_with("fe80:")) {
         if !all.contains(&address) {

@@ -28,20 +28,34 @@ pub struct Fleet {
 impl Fleet {
     /// The cluster of that `Hypervisor`, once its secret could be read.
     pub fn get(&self, name: &str) -> Option<Arc<Cluster>> {
-        self.clusters.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.clusters
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
     }
 
     /// Puts a cluster in place of the former one, whose poll and watchers end.
     pub fn put(&self, cluster: Arc<Cluster>) {
         let name = cluster.name().to_owned();
-        if let Some(former) = self.clusters.write().unwrap_or_else(PoisonError::into_inner).insert(name, cluster) {
+        if let Some(former) = self
+            .clusters
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, cluster)
+        {
             former.stop();
         }
     }
 
     /// Forgets a cluster.
     pub fn remove(&self, name: &str) {
-        if let Some(former) = self.clusters.write().unwrap_or_else(PoisonError::into_inner).remove(name) {
+        if let Some(former) = self
+            .clusters
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name)
+        {
             former.stop();
         }
     }

@@ -51,7 +51,11 @@ impl Rows {
     /// Takes a new answer and yields the VMIDs whose lines differ.
     fn update(&mut self, resources: &[Resource]) -> Vec<u32> {
         let guests: HashMap<u32, Row> = resources.iter().filter_map(row).collect();
-        let mut changed: Vec<u32> = guests.iter().filter(|(id, row)| self.guests.get(id) != Some(row)).map(|(id, _)| *id).collect();
+        let mut changed: Vec<u32> = guests
+            .iter()
+            .filter(|(id, row)| self.guests.get(id) != Some(row))
+            .map(|(id, _)| *id)
+            .collect();
         changed.extend(self.guests.keys().filter(|id| !guests.contains_key(id)));
         self.nodes = resources
             .iter()
@@ -150,7 +154,10 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
                 missed = true;
                 pause = interval.min(SECOND_TRY);
             }
-            Err(e) => cluster.set_health(&Health::Failed { kind: e.kind.clone(), message: e.to_string() }),
+            Err(e) => cluster.set_health(&Health::Failed {
+                kind: e.kind.clone(),
+                message: e.to_string(),
+            }),
         }
         if let Some(age) = cluster.poll_age() {
             cluster.metrics.poll_age(cluster.name(), age.as_secs_f64());

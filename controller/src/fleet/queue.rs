@@ -54,7 +54,12 @@ impl CloneQueue {
 
     /// How many objects wait or clone now.
     pub fn len(&self) -> usize {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values().map(VecDeque::len).sum()
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(VecDeque::len)
+            .sum()
     }
 
     /// Whether nobody clones.
@@ -69,7 +74,11 @@ mod tests {
     use crate::wake::KindName;
 
     fn key(name: &str) -> ObjectKey {
-        ObjectKey { kind: KindName::LxcTemplate, namespace: "default".into(), name: name.into() }
+        ObjectKey {
+            kind: KindName::LxcTemplate,
+            namespace: "default".into(),
+            name: name.into(),
+        }
     }
 
     #[test]
@@ -78,9 +87,21 @@ mod tests {
         assert_eq!(queue.join(900, &key("a")), Turn::Now);
         assert_eq!(queue.join(900, &key("b")), Turn::Behind(key("a")));
         assert_eq!(queue.join(900, &key("c")), Turn::Behind(key("b")));
-        assert_eq!(queue.join(900, &key("a")), Turn::Now, "asking again changes nothing");
-        assert_eq!(queue.join(902, &key("d")), Turn::Now, "sources run in parallel");
-        assert_eq!(queue.leave(&key("b")), vec![], "one in the middle frees nobody");
+        assert_eq!(
+            queue.join(900, &key("a")),
+            Turn::Now,
+            "asking again changes nothing"
+        );
+        assert_eq!(
+            queue.join(902, &key("d")),
+            Turn::Now,
+            "sources run in parallel"
+        );
+        assert_eq!(
+            queue.leave(&key("b")),
+            vec![],
+            "one in the middle frees nobody"
+        );
         assert_eq!(queue.leave(&key("a")), vec![key("c")]);
         assert_eq!(queue.join(900, &key("c")), Turn::Now);
         queue.leave(&key("c"));

@@ -38,17 +38,32 @@ pub(super) type OnEnd = Arc<dyn Fn(&Upid, &TaskState) + Send + Sync>;
 impl Tasks {
     /// What is known of a task; `None` when it isn't watched.
     pub fn state(&self, upid: &str) -> Option<TaskState> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(upid).map(|w| w.state.clone())
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(upid)
+            .map(|w| w.state.clone())
     }
 
     /// How many are running.
     pub fn running(&self) -> usize {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.values().filter(|w| matches!(w.state, TaskState::Running)).count()
+        known
+            .values()
+            .filter(|w| matches!(w.state, TaskState::Running))
+            .count()
     }
 
     /// Watches a task and wakes `who` when it ends; a second call for the same task changes nothing.
-    pub(super) fn watch(&self, client: Client, upid: Upid, who: ObjectKey, wakes: Wakes, on_end: OnEnd, stop: CancellationToken) {
+    pub(super) fn watch(
+        &self,
+        client: Client,
+        upid: Upid,
+        who: ObjectKey,
+        wakes: Wakes,
+        on_end: OnEnd,
+        stop: CancellationToken,
+    ) {
         let id = upid.to_string();
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +71,13 @@ impl Tasks {
             if known.contains_key(&id) {
                 return;
             }
-            known.insert(id.clone(), Watched { state: TaskState::Running, since: Instant::now() });
+            known.insert(
+                id.clone(),
+                Watched {
+                    state: TaskState::Running,
+                    since: Instant::now(),
+                },
+            );
         }
         let known = Arc::clone(&self.known);
         tokio::spawn(async move {
@@ -65,7 +86,13 @@ impl Tasks {
                 state = follow(&client, &upid) => state,
             };
             on_end(&upid, &state);
-            known.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Watched { state, since: Instant::now() });
+            known.lock().unwrap_or_else(PoisonError::into_inner).insert(
+                id,
+                Watched {
+                    state,
+                    since: Instant::now(),
+                },
+            );
             wakes.wake(&who);
         });
     }

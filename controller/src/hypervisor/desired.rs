@@ -8,7 +8,9 @@ use phoenix_crds::{
     Hypervisor,
     conditions::{ConditionType as C, Reason},
 };
-use proxmox_client::{Client, ClientConfig, Credentials, Fingerprint, SecretString, Timeouts, Trust};
+use proxmox_client::{
+    Client, ClientConfig, Credentials, Fingerprint, SecretString, Timeouts, Trust,
+};
 
 use crate::{
     context::Context,
@@ -40,7 +42,12 @@ pub(crate) async fn desired(object: &Hypervisor, cx: &Arc<Context>) -> Result<De
         Err(_) if deleting => cx.fleet.get(&object.name_any()),
         Err(fault) => return Err(fault),
     };
-    Ok(Desired { deleting, cluster, users, secret: format!("{}/{}", cx.namespace, object.spec.credentials_secret) })
+    Ok(Desired {
+        deleting,
+        cluster,
+        users,
+        secret: format!("{}/{}", cx.namespace, object.spec.credentials_secret),
+    })
 }
 
 fn users(object: &Hypervisor, cx: &Context) -> Vec<String> {
@@ -48,18 +55,34 @@ fn users(object: &Hypervisor, cx: &Context) -> Vec<String> {
     let held = |hypervisor: Option<String>| hypervisor.as_deref() == Some(me.as_str());
     let templates = cx.stores.all_templates();
     let containers = cx.stores.all_containers();
-    let t = templates.iter().filter(|t| held(t.status.as_ref().and_then(|s| s.hypervisor.clone())));
-    let c = containers.iter().filter(|c| held(c.status.as_ref().and_then(|s| s.hypervisor.clone())));
-    t.map(|t| key_of(t).to_string()).chain(c.map(|c| key_of(c).to_string())).collect()
+    let t = templates
+        .iter()
+        .filter(|t| held(t.status.as_ref().and_then(|s| s.hypervisor.clone())));
+    let c = containers
+        .iter()
+        .filter(|c| held(c.status.as_ref().and_then(|s| s.hypervisor.clone())));
+    t.map(|t| key_of(t).to_string())
+        .chain(c.map(|c| key_of(c).to_string()))
+        .collect()
 }
 
 async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>, Fault> {
     let name = object.name_any();
     let secret = secret(object, cx).await?;
-    let field = |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).and_then(|b| String::from_utf8(b.0.clone()).ok()).map(|s| s.trim().to_owned());
+    let field = |key: &str| {
+        secret
+            .data
+            .as_ref()
+            .and_then(|d| d.get(key))
+            .and_then(|b| String::from_utf8(b.0.clone()).ok())
+            .map(|s| s.trim().to_owned())
+    };
     let needed = |key: &'static str| {
         field(key).filter(|v| !v.is_empty()).ok_or_else(|| {
-            let message = format!("Secret {}/{} has no {key}; it must hold tokenId and tokenSecret.", cx.namespace, object.spec.credentials_secret);
+            let message = format!(
+                "Secret {}/{} has no {key}; it must hold tokenId and tokenSecret.",
+                cx.namespace, object.spec.credentials_secret
+            );
             Fault::user(C::Authorized, Reason::SecretNotFound, message)
         })
     };
@@ -67,14 +90,25 @@ async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>,
     let (password, root_password) = (field("password"), field("rootPassword"));
     let settings = ClusterSettings {
         name: name.clone(),
-        instance: object.spec.instance.clone().unwrap_or_else(|| cx.instance.clone()),
+        instance: object
+            .spec
+            .instance
+            .clone()
+            .unwrap_or_else(|| cx.instance.clone()),
         interval: object.spec.poll_interval().into(),
         drift: object.spec.drift_interval().into(),
         guest_proxy: object.spec.guest.as_ref().and_then(|g| g.proxy.clone()),
     };
     let optional = |v: &Option<String>| v.clone().unwrap_or_default();
     let connection = format!("{:?} {:?}", object.spec.endpoints, object.spec.tls);
-    let key = hash::short(&[&connection, &format!("{settings:?}"), &token_id, &token_secret, &optional(&password), &optional(&root_password)]);
+    let key = hash::short(&[
+        &connection,
+        &format!("{settings:?}"),
+        &token_id,
+        &token_secret,
+        &optional(&password),
+        &optional(&root_password),
+    ]);
     if let Some(cluster) = cx.fleet.get(&name).filter(|c| c.key() == key) {
         return Ok(cluster);
     }
@@ -89,10 +123,23 @@ async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>,
         trust: trust(object)?,
         credentials,
         timeouts: Timeouts::default(),
-        observer: Some(Arc::<crate::telemetry::Metrics>::clone(&cx.metrics) as Arc<dyn proxmox_client::CallObserver>),
+        observer: Some(Arc::<crate::telemetry::Metrics>::clone(&cx.metrics)
+            as Arc<dyn proxmox_client::CallObserver>),
     };
-    let client = Client::new(config).map_err(|e| Fault::user(C::Connected, Reason::Unreachable, format!("the connection can't be set up: {e}.")))?;
-    let cluster = Cluster::start(settings, key, client, cx.wakes.clone(), Arc::clone(&cx.metrics));
+    let client = Client::new(config).map_err(|e| {
+        Fault::user(
+            C::Connected,
+            Reason::Unreachable,
+            format!("the connection can't be set up: {e}."),
+        )
+    })?;
+    let cluster = Cluster::start(
+        settings,
+        key,
+        client,
+        cx.wakes.clone(),
+        Arc::clone(&cx.metrics),
+    );
     cx.fleet.put(Arc::clone(&cluster));
     Ok(cluster)
 }
@@ -101,7 +148,10 @@ async fn secret(object: &Hypervisor, cx: &Context) -> Result<Secret, Fault> {
     // only the operator's own namespace: a Hypervisor must not lead to anybody's Secret
     let api: Api<Secret> = Api::namespaced(cx.kube.clone(), &cx.namespace);
     let name = &object.spec.credentials_secret;
-    let found = api.get_opt(name).await.map_err(|e| Fault::kube(&e, &format!("reading Secret {}/{name}", cx.namespace)))?;
+    let found = api
+        .get_opt(name)
+        .await
+        .map_err(|e| Fault::kube(&e, &format!("reading Secret {}/{name}", cx.namespace)))?;
     found.ok_or_else(|| {
         let message = format!("Secret {}/{name} (spec.credentialsSecret) does not exist; create it with tokenId and tokenSecret in the operator's namespace.", cx.namespace);
         Fault::user(C::Authorized, Reason::SecretNotFound, message)
@@ -115,6 +165,15 @@ fn trust(object: &Hypervisor) -> Result<Trust, Fault> {
         .iter()
         .map(|f| f.parse::<Fingerprint>())
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| Fault::user(C::Connected, Reason::CertificateUntrusted, format!("spec.tls.fingerprints: {e}.")))?;
-    Ok(Trust { ca_bundle: tls.ca_bundle, fingerprints })
+        .map_err(|e| {
+            Fault::user(
+                C::Connected,
+                Reason::CertificateUntrusted,
+                format!("spec.tls.fingerprints: {e}."),
+            )
+        })?;
+    Ok(Trust {
+        ca_bundle: tls.ca_bundle,
+        fingerprints,
+    })
 }

@@ -68,15 +68,30 @@ impl Kind for Hypervisor {
         desired::desired(self, cx).await
     }
 
-    async fn observe(&self, desired: &Self::Desired, cx: &Arc<Context>) -> Result<Self::Observed, Fault> {
+    async fn observe(
+        &self,
+        desired: &Self::Desired,
+        cx: &Arc<Context>,
+    ) -> Result<Self::Observed, Fault> {
         observe::observe(self, desired, cx).await
     }
 
-    fn plan(&self, desired: &Self::Desired, observed: &Self::Observed, _: Timestamp) -> Plan<Self::Step> {
+    fn plan(
+        &self,
+        desired: &Self::Desired,
+        observed: &Self::Observed,
+        _: Timestamp,
+    ) -> Plan<Self::Step> {
         plan::plan(self, desired, observed)
     }
 
-    async fn act(&self, step: &Self::Step, desired: &Self::Desired, _: &Self::Observed, cx: &Arc<Context>) -> Result<Receipt, Fault> {
+    async fn act(
+        &self,
+        step: &Self::Step,
+        desired: &Self::Desired,
+        _: &Self::Observed,
+        cx: &Arc<Context>,
+    ) -> Result<Receipt, Fault> {
         Ok(act::act(step, desired, cx))
     }
 

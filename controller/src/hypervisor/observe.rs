@@ -7,7 +7,10 @@ use std::{
 
 use kube::ResourceExt;
 use phoenix_crds::{Hypervisor, conditions::ConditionType as C};
-use proxmox_client::{Certificate, ClusterStatus, ClusterStatusKind, Error, ErrorKind, NodeStatus, Permissions, Storage};
+use proxmox_client::{
+    Certificate, ClusterStatus, ClusterStatusKind, Error, ErrorKind, NodeStatus, Permissions,
+    Storage,
+};
 
 use super::desired::Desired;
 use crate::{
@@ -54,15 +57,27 @@ pub(crate) struct HeldGpu {
     pub(crate) holders: Vec<String>,
 }
 
-pub(crate) async fn observe(object: &Hypervisor, desired: &Desired, cx: &Context) -> Result<Observed, Fault> {
-    let Some(cluster) = &desired.cluster else { return Ok(Observed::default()) };
-    let mut seen = Observed { health: Some(cluster.health()), barred: cluster.barred(), ..Observed::default() };
+pub(crate) async fn observe(
+    object: &Hypervisor,
+    desired: &Desired,
+    cx: &Context,
+) -> Result<Observed, Fault> {
+    let Some(cluster) = &desired.cluster else {
+        return Ok(Observed::default());
+    };
+    let mut seen = Observed {
+        health: Some(cluster.health()),
+        barred: cluster.barred(),
+        ..Observed::default()
+    };
     (seen.containers, seen.gpus) = used(object, cx);
     seen.drift = cluster.settings().drift;
     if seen.health != Some(Health::Connected) {
         return Ok(seen);
     }
-    let current = cluster.inventory().filter(|i| i.at.elapsed() < seen.drift && online_as(i, cluster));
+    let current = cluster
+        .inventory()
+        .filter(|i| i.at.elapsed() < seen.drift && online_as(i, cluster));
     seen.inventory = Some(match current {
         Some(inventory) => inventory,
         None => {
@@ -76,7 +91,10 @@ pub(crate) async fn observe(object: &Hypervisor, desired: &Desired, cx: &Context
 
 /// The nodes of the last look are online as the poll says.
 fn online_as(inventory: &Inventory, cluster: &Cluster) -> bool {
-    inventory.nodes.iter().all(|(name, online, _)| cluster.node_online(name).is_none_or(|now| now == *online))
+    inventory
+        .nodes
+        .iter()
+        .all(|(name, online, _)| cluster.node_online(name).is_none_or(|now| now == *online))
 }
 
 fn failed(error: &Error) -> Fault {
@@ -100,24 +118,34 @@ async fn look(object: &Hypervisor, cluster: &Cluster) -> Result<Inventory, Error
     for node in &nodes {
         let online = node.is_online();
         if !online {
-            inventory.nodes.push((node.name.clone(), false, NodeStatus::default()));
+            inventory
+                .nodes
+                .push((node.name.clone(), false, NodeStatus::default()));
             continue;
         }
         if inventory.ca.is_none() {
             inventory.ca = optional(client.certificates(&node.name).await)?.and_then(|c| ca(&c));
         }
-        let figures = optional(client.node_status(&node.name).await)?.unwrap_or_else(|| NodeStatus {
-            cores: node.maxcpu,
-            memory_total: node.maxmem,
-            uptime: node.uptime,
-            ..NodeStatus::default()
-        });
+        let figures =
+            optional(client.node_status(&node.name).await)?.unwrap_or_else(|| NodeStatus {
+                cores: node.maxcpu,
+                memory_total: node.maxmem,
+                uptime: node.uptime,
+                ..NodeStatus::default()
+            });
         inventory.nodes.push((node.name.clone(), true, figures));
         let storages = optional(client.storages(&node.name).await)?.unwrap_or_default();
-        inventory.storages.extend(storages.into_iter().filter(Storage::holds_containers).map(|s| (node.name.clone(), s)));
+        inventory.storages.extend(
+            storages
+                .into_iter()
+                .filter(Storage::holds_containers)
+                .map(|s| (node.name.clone(), s)),
+        );
     }
     inventory.nodes.sort_by(|a, b| a.0.cmp(&b.0));
-    inventory.storages.sort_by(|a, b| (&a.0, &a.1.name).cmp(&(&b.0, &b.1.name)));
+    inventory
+        .storages
+        .sort_by(|a, b| (&a.0, &a.1.name).cmp(&(&b.0, &b.1.name)));
     Ok(inventory)
 }
 
@@ -132,7 +160,10 @@ fn optional<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
 
 /// A single node without a cluster has no quorum to lose.
 fn quorate(status: &[ClusterStatus]) -> bool {
-    status.iter().find(|s| s.kind == ClusterStatusKind::Cluster).is_none_or(|c| c.quorate)
+    status
+        .iter()
+        .find(|s| s.kind == ClusterStatusKind::Cluster)
+        .is_none_or(|c| c.quorate)
 }
 
 fn ca(certificates: &[Certificate]) -> Option<String> {
@@ -157,13 +188,30 @@ fn missing(object: &Hypervisor, held: &Permissions) -> Vec<String> {
         "VM.Snapshot",
     ];
     let mut missing = BTreeSet::new();
-    let pooled = held.0.iter().any(|(path, privileges)| path.starts_with("/pool/") && privileges.contains_key("VM.Allocate"));
+    let pooled = held.0.iter().any(|(path, privileges)| {
+        path.starts_with("/pool/") && privileges.contains_key("VM.Allocate")
+    });
     if !pooled {
-        missing.extend(GUEST.iter().filter(|p| !held.allows("/vms", p)).map(|p| format!("/vms: {p}")));
+        missing.extend(
+            GUEST
+                .iter()
+                .filter(|p| !held.allows("/vms", p))
+                .map(|p| format!("/vms: {p}")),
+        );
     }
-    if let Some(storage) = object.spec.defaults.as_ref().and_then(|d| d.storage.as_ref()) {
+    if let Some(storage) = object
+        .spec
+        .defaults
+        .as_ref()
+        .and_then(|d| d.storage.as_ref())
+    {
         let path = format!("/storage/{storage}");
-        missing.extend(["Datastore.AllocateSpace", "Datastore.Audit"].iter().filter(|p| !held.allows(&path, p)).map(|p| format!("{path}: {p}")));
+        missing.extend(
+            ["Datastore.AllocateSpace", "Datastore.Audit"]
+                .iter()
+                .filter(|p| !held.allows(&path, p))
+                .map(|p| format!("{path}: {p}")),
+        );
     }
     missing.into_iter().collect()
 }
@@ -172,8 +220,16 @@ fn missing(object: &Hypervisor, held: &Permissions) -> Vec<String> {
 fn used(object: &Hypervisor, cx: &Context) -> (usize, Vec<HeldGpu>) {
     use phoenix_crds::status::State;
     let me = object.name_any();
-    let templates = cx.stores.all_templates().into_iter().map(|t| (crate::engine::key_of(&t), t.status));
-    let containers = cx.stores.all_containers().into_iter().map(|c| (crate::engine::key_of(&c), c.status));
+    let templates = cx
+        .stores
+        .all_templates()
+        .into_iter()
+        .map(|t| (crate::engine::key_of(&t), t.status));
+    let containers = cx
+        .stores
+        .all_containers()
+        .into_iter()
+        .map(|c| (crate::engine::key_of(&c), c.status));
     let mine: Vec<_> = templates
         .chain(containers)
         .filter_map(|(key, status)| Some((key, status?)))
@@ -183,18 +239,31 @@ fn used(object: &Hypervisor, cx: &Context) -> (usize, Vec<HeldGpu>) {
     for (key, status) in &mine {
         let node = status.node.clone().unwrap_or_default();
         // a sealed or stopped container holds none, but what it saw of the card is still known
-        let holds = matches!(status.state, Some(State::Running | State::SettingUp | State::Starting));
+        let holds = matches!(
+            status.state,
+            Some(State::Running | State::SettingUp | State::Starting)
+        );
         for gpu in &status.gpus {
-            let place = gpus.iter().position(|g| g.node == node && g.status.index == gpu.index).unwrap_or_else(|| {
-                gpus.push(HeldGpu { node: node.clone(), status: gpu.clone(), pci_address: None, holders: Vec::new() });
-                gpus.len() - 1
-            });
+            let place = gpus
+                .iter()
+                .position(|g| g.node == node && g.status.index == gpu.index)
+                .unwrap_or_else(|| {
+                    gpus.push(HeldGpu {
+                        node: node.clone(),
+                        status: gpu.clone(),
+                        pci_address: None,
+                        holders: Vec::new(),
+                    });
+                    gpus.len() - 1
+                });
             if let Some(known) = gpus.get_mut(place) {
                 if known.status.uuid.is_none() {
                     known.status = gpu.clone();
                 }
                 if holds {
-                    known.holders.push(format!("{}/{}", key.namespace, key.name));
+                    known
+                        .holders
+                        .push(format!("{}/{}", key.namespace, key.name));
                 }
             }
         }

@@ -26,56 +26,99 @@ pub(crate) fn plan(object: &Hypervisor, desired: &Desired, observed: &Observed) 
     let mut findings = Vec::new();
     let verdict = decide(object, desired, observed, &mut findings);
     let partial = observed.inventory.is_none();
-    Plan { findings, verdict, ahead: Vec::new(), partial }
+    Plan {
+        findings,
+        verdict,
+        ahead: Vec::new(),
+        partial,
+    }
 }
 
-fn decide(object: &Hypervisor, desired: &Desired, observed: &Observed, findings: &mut Vec<Finding>) -> Verdict<Step> {
+fn decide(
+    object: &Hypervisor,
+    desired: &Desired,
+    observed: &Observed,
+    findings: &mut Vec<Finding>,
+) -> Verdict<Step> {
     if desired.deleting {
         if desired.users.is_empty() {
             return Verdict::Gone;
         }
-        let message = format!("Waiting for those who use it: {}. It goes when they are gone.", desired.users.join(", "));
+        let message = format!(
+            "Waiting for those who use it: {}. It goes when they are gone.",
+            desired.users.join(", ")
+        );
         findings.push(Finding::working(C::Ready, Reason::Deleting, message));
     }
     match &observed.health {
         None | Some(Health::Unknown) => {
-            findings.push(Finding::working(C::Connected, Reason::Unreachable, format!("Connecting to {}.", object.spec.endpoints.join(", "))));
+            findings.push(Finding::working(
+                C::Connected,
+                Reason::Unreachable,
+                format!("Connecting to {}.", object.spec.endpoints.join(", ")),
+            ));
             return Verdict::Wait { until: RECHECK };
         }
         Some(Health::Failed { kind, message }) => {
             if let ErrorKind::Unauthorized | ErrorKind::TwoFactor | ErrorKind::Forbidden = kind {
                 // who refuses us is there
-                findings.push(Finding::met(C::Connected, Reason::Connected, "Proxmox VE answers."));
+                findings.push(Finding::met(
+                    C::Connected,
+                    Reason::Connected,
+                    "Proxmox VE answers.",
+                ));
             }
             findings.push(failed(object, &desired.secret, kind, message));
             return Verdict::Wait { until: RECHECK };
         }
         Some(Health::Connected) => {}
     }
-    let Some(inventory) = &observed.inventory else { return Verdict::Wait { until: RECHECK } };
+    let Some(inventory) = &observed.inventory else {
+        return Verdict::Wait { until: RECHECK };
+    };
     if let Some(changed) = changed(object, inventory) {
-        findings.push(Finding::stalled(C::Connected, Reason::IdentityChanged, changed.clone()));
+        findings.push(Finding::stalled(
+            C::Connected,
+            Reason::IdentityChanged,
+            changed.clone(),
+        ));
         if !matches!(observed.barred, Some(Barred::Identity(_))) {
             return Verdict::Do(Step::Bar { why: changed });
         }
-        return Verdict::Blocked { recheck: Some(RECHECK) };
+        return Verdict::Blocked {
+            recheck: Some(RECHECK),
+        };
     }
     if !inventory.quorate {
-        let message = "The cluster has no quorum: nothing can be changed until enough of its nodes are back.";
+        let message =
+            "The cluster has no quorum: nothing can be changed until enough of its nodes are back.";
         findings.push(Finding::working(C::Connected, Reason::NoQuorum, message));
         return Verdict::Wait { until: RECHECK };
     }
-    findings.push(Finding::met(C::Connected, Reason::Connected, format!("Proxmox VE {} answers.", inventory.version)));
+    findings.push(Finding::met(
+        C::Connected,
+        Reason::Connected,
+        format!("Proxmox VE {} answers.", inventory.version),
+    ));
     if inventory.missing.is_empty() {
         findings.push(Finding::met(C::Authorized, Reason::Authorized, ""));
     } else {
-        let message = format!("the token lacks privileges: {}. Grant them with `pveum acl modify` (see manifests/hypervisor).", inventory.missing.join(", "));
-        findings.push(Finding::stalled(C::Authorized, Reason::PrivilegesMissing, message));
+        let message = format!(
+            "the token lacks privileges: {}. Grant them with `pveum acl modify` (see manifests/hypervisor).",
+            inventory.missing.join(", ")
+        );
+        findings.push(Finding::stalled(
+            C::Authorized,
+            Reason::PrivilegesMissing,
+            message,
+        ));
     }
     if observed.barred.is_some() {
         return Verdict::Do(Step::Admit);
     }
-    Verdict::Done { recheck: observed.drift }
+    Verdict::Done {
+        recheck: observed.drift,
+    }
 }
 
 fn failed(object: &Hypervisor, secret: &str, kind: &ErrorKind, message: &str) -> Finding {
@@ -106,10 +149,18 @@ fn failed(object: &Hypervisor, secret: &str, kind: &ErrorKind, message: &str) ->
                  manifests/hypervisor with `pveum acl modify`."
             ),
         ),
-        ErrorKind::NoQuorum => Finding::working(C::Connected, Reason::NoQuorum, format!("The cluster has no quorum: {message}.")),
+        ErrorKind::NoQuorum => Finding::working(
+            C::Connected,
+            Reason::NoQuorum,
+            format!("The cluster has no quorum: {message}."),
+        ),
         _ => Finding {
             truth: Truth::False,
-            ..Finding::working(C::Connected, Reason::Unreachable, format!("None of {endpoints} answers: {message}. Check address, port and network."))
+            ..Finding::working(
+                C::Connected,
+                Reason::Unreachable,
+                format!("None of {endpoints} answers: {message}. Check address, port and network."),
+            )
         },
     }
 }
@@ -121,11 +172,27 @@ fn changed(object: &Hypervisor, inventory: &Inventory) -> Option<String> {
     if let (Some(pinned), Some(is)) = (&pinned.ca_fingerprint, &inventory.ca)
         && pinned != is
     {
-        return Some(format!("another Proxmox answers: its CA has the fingerprint {is}, not {pinned}. {how}"));
+        return Some(format!(
+            "another Proxmox answers: its CA has the fingerprint {is}, not {pinned}. {how}"
+        ));
     }
-    let names: Vec<&str> = inventory.nodes.iter().map(|(name, ..)| name.as_str()).collect();
-    let stranger = !pinned.node_names.is_empty() && !pinned.node_names.iter().any(|n| names.contains(&n.as_str()));
-    stranger.then(|| format!("another Proxmox answers: its nodes are {}, not {}. {how}", names.join(", "), pinned.node_names.join(", ")))
+    let names: Vec<&str> = inventory
+        .nodes
+        .iter()
+        .map(|(name, ..)| name.as_str())
+        .collect();
+    let stranger = !pinned.node_names.is_empty()
+        && !pinned
+            .node_names
+            .iter()
+            .any(|n| names.contains(&n.as_str()));
+    stranger.then(|| {
+        format!(
+            "another Proxmox answers: its nodes are {}, not {}. {how}",
+            names.join(", "),
+            pinned.node_names.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -140,9 +207,24 @@ mod tests {
             "apiVersion": "phoenix-hypervisor.io/v1alpha1", "kind": "Hypervisor", "metadata": {"name": "home"},
             "spec": {"endpoints": ["https://pve.lan:8006"], "credentialsSecret": "home"},
         });
-        let desired = Desired { deleting: false, cluster: None, users: Vec::new(), secret: "phoenix-system/home".to_owned() };
-        let health = Some(Health::Failed { kind, message: "no way!".to_owned() });
-        plan(&serde_json::from_value(object).unwrap(), &desired, &Observed { health, ..Observed::default() })
+        let desired = Desired {
+            deleting: false,
+            cluster: None,
+            users: Vec::new(),
+            secret: "phoenix-system/home".to_owned(),
+        };
+        let health = Some(Health::Failed {
+            kind,
+            message: "no way!".to_owned(),
+        });
+        plan(
+            &serde_json::from_value(object).unwrap(),
+            &desired,
+            &Observed {
+                health,
+                ..Observed::default()
+            },
+        )
     }
 
     #[test]
@@ -150,20 +232,59 @@ mod tests {
         let presented = "F4:FD:25:70:E8:1F:6E:1D:F9:EC:58:BD:B0:4B:EE:82:7F:DB:EF:C3:63:7E:75:67:C9:EA:E4:E3:89:5B:FE:94";
         let (working, stalled) = (Progress::Reconciling, Progress::Stalled);
         let rows = [
-            (ErrorKind::Unreachable, C::Connected, Reason::Unreachable, working, "None of https://pve.lan:8006 answers: no way. Check address"),
-            (ErrorKind::Untrusted { presented: presented.parse().unwrap() }, C::Connected, Reason::CertificateUntrusted, working, presented),
-            (ErrorKind::NoQuorum, C::Connected, Reason::NoQuorum, working, "no quorum"),
-            (ErrorKind::Unauthorized, C::Authorized, Reason::TokenInvalid, stalled, "Secret phoenix-system/home: no way. Check tokenId"),
-            (ErrorKind::Forbidden, C::Authorized, Reason::PrivilegesMissing, stalled, "`pveum acl modify`"),
+            (
+                ErrorKind::Unreachable,
+                C::Connected,
+                Reason::Unreachable,
+                working,
+                "None of https://pve.lan:8006 answers: no way. Check address",
+            ),
+            (
+                ErrorKind::Untrusted {
+                    presented: presented.parse().unwrap(),
+                },
+                C::Connected,
+                Reason::CertificateUntrusted,
+                working,
+                presented,
+            ),
+            (
+                ErrorKind::NoQuorum,
+                C::Connected,
+                Reason::NoQuorum,
+                working,
+                "no quorum",
+            ),
+            (
+                ErrorKind::Unauthorized,
+                C::Authorized,
+                Reason::TokenInvalid,
+                stalled,
+                "Secret phoenix-system/home: no way. Check tokenId",
+            ),
+            (
+                ErrorKind::Forbidden,
+                C::Authorized,
+                Reason::PrivilegesMissing,
+                stalled,
+                "`pveum acl modify`",
+            ),
         ];
         for (kind, condition, reason, progress, says) in rows {
             let plan = plan_with(kind.clone());
             let told = plan.findings.last().unwrap();
-            assert_eq!((told.condition, told.truth, told.reason, told.progress), (condition, Truth::False, reason, progress), "{kind:?}");
+            assert_eq!(
+                (told.condition, told.truth, told.reason, told.progress),
+                (condition, Truth::False, reason, progress),
+                "{kind:?}"
+            );
             assert!(told.message.contains(says), "{}", told.message);
             assert!(plan.partial && matches!(plan.verdict, Verdict::Wait { .. }));
             // a Proxmox that refuses us is connected to
-            let connected = plan.findings.iter().any(|f| f.condition == C::Connected && f.truth == Truth::True);
+            let connected = plan
+                .findings
+                .iter()
+                .any(|f| f.condition == C::Connected && f.truth == Truth::True);
             assert_eq!(connected, condition == C::Authorized, "{kind:?}");
         }
     }

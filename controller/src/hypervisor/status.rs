@@ -7,16 +7,16 @@ use phoenix_crds::{
 };
 
 use super::observe::{HeldGpu, Inventory, Observed};
-use crate::{
-    condition::conditions,
-    engine::Pass,
-    lxc::observe::StorageKind,
-};
+use crate::{condition::conditions, engine::Pass, lxc::observe::StorageKind};
 
 /// A boot time is computed from an uptime; differences below this are noise.
 const SAME_BOOT: i64 = 90;
 
-pub(crate) fn status(object: &Hypervisor, pass: &Pass<Hypervisor>, now: Timestamp) -> HypervisorStatus {
+pub(crate) fn status(
+    object: &Hypervisor,
+    pass: &Pass<Hypervisor>,
+    now: Timestamp,
+) -> HypervisorStatus {
     let previous = object.status.clone().unwrap_or_default();
     let mut status = previous.clone();
     status.observed_generation = object.metadata.generation;
@@ -26,27 +26,59 @@ pub(crate) fn status(object: &Hypervisor, pass: &Pass<Hypervisor>, now: Timestam
         }
         status.gpus = observed.gpus.iter().map(gpu).collect();
         status.display = Some(HypervisorDisplay {
-            nodes: (!status.nodes.is_empty()).then(|| format!("{}/{}", status.nodes.iter().filter(|n| n.online).count(), status.nodes.len())),
+            nodes: (!status.nodes.is_empty()).then(|| {
+                format!(
+                    "{}/{}",
+                    status.nodes.iter().filter(|n| n.online).count(),
+                    status.nodes.len()
+                )
+            }),
             gpus: (!status.gpus.is_empty()).then(|| gpus_held(observed)),
             containers: Some(observed.containers.to_string()),
         });
     }
-    let kept = if pass.partial() { previous.conditions.clone() } else { Vec::new() };
-    status.conditions = conditions(&pass.findings(), &kept, &previous.conditions, object.metadata.generation, now);
+    let kept = if pass.partial() {
+        previous.conditions.clone()
+    } else {
+        Vec::new()
+    };
+    status.conditions = conditions(
+        &pass.findings(),
+        &kept,
+        &previous.conditions,
+        object.metadata.generation,
+        now,
+    );
     status
 }
 
 fn gpus_held(observed: &Observed) -> String {
-    let held = observed.gpus.iter().filter(|g| !g.holders.is_empty()).count();
+    let held = observed
+        .gpus
+        .iter()
+        .filter(|g| !g.holders.is_empty())
+        .count();
     format!("{held}/{}", observed.gpus.len())
 }
 
-fn report(status: &mut HypervisorStatus, previous: &HypervisorStatus, inventory: &Inventory, now: Timestamp) {
+fn report(
+    status: &mut HypervisorStatus,
+    previous: &HypervisorStatus,
+    inventory: &Inventory,
+    now: Timestamp,
+) {
     status.version = Some(inventory.version.clone());
     // pinned once; the plan compares from then on
-    let identity = status.identity.get_or_insert_with(|| Identity { ca_fingerprint: inventory.ca.clone(), node_names: Vec::new() });
+    let identity = status.identity.get_or_insert_with(|| Identity {
+        ca_fingerprint: inventory.ca.clone(),
+        node_names: Vec::new(),
+    });
     for (name, ..) in &inventory.nodes {
-        let ours = identity.node_names.is_empty() || inventory.nodes.iter().any(|(n, ..)| identity.node_names.contains(n));
+        let ours = identity.node_names.is_empty()
+            || inventory
+                .nodes
+                .iter()
+                .any(|(n, ..)| identity.node_names.contains(n));
         if ours && !identity.node_names.contains(name) {
             identity.node_names.push(name.clone());
         }
@@ -56,18 +88,31 @@ fn report(status: &mut HypervisorStatus, previous: &HypervisorStatus, inventory:
         .iter()
         .map(|(name, online, figures)| {
             let before = previous.nodes.iter().find(|n| n.name == *name);
-            let booted = figures.uptime.and_then(|up| i64::try_from(up).ok()).and_then(|up| Timestamp::from_second(now.as_second() - up).ok());
+            let booted = figures
+                .uptime
+                .and_then(|up| i64::try_from(up).ok())
+                .and_then(|up| Timestamp::from_second(now.as_second() - up).ok());
             let before_boot = before.and_then(|n| n.booted_at.as_ref()).map(|t| t.0);
             let booted = match (before_boot, booted) {
-                (Some(before), Some(now)) if (now.as_second() - before.as_second()).abs() < SAME_BOOT => Some(before),
+                (Some(before), Some(now))
+                    if (now.as_second() - before.as_second()).abs() < SAME_BOOT =>
+                {
+                    Some(before)
+                }
                 (before, None) => before,
                 (_, now) => now,
             };
             NodeStatus {
                 name: name.clone(),
                 online: *online,
-                cores: figures.cores.map(i64::from).or_else(|| before.and_then(|n| n.cores)),
-                memory: figures.memory_total.map(Quantity::from_bytes).or_else(|| before.and_then(|n| n.memory.clone())),
+                cores: figures
+                    .cores
+                    .map(i64::from)
+                    .or_else(|| before.and_then(|n| n.cores)),
+                memory: figures
+                    .memory_total
+                    .map(Quantity::from_bytes)
+                    .or_else(|| before.and_then(|n| n.memory.clone())),
                 booted_at: booted.map(Time),
             }
         })

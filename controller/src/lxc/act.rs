@@ -34,42 +34,89 @@ const FOLLOW_LIMIT: Duration = Duration::from_mins(1);
 const GUEST_LIMIT: Duration = Duration::from_secs(90);
 
 /// Carries out one step.
-pub(crate) async fn act<K: LxcKind>(object: &K, step: &Step, desired: &Desired, observed: &Observed, cx: &Arc<Context>) -> Result<Receipt, Fault> {
+pub(crate) async fn act<K: LxcKind>(
+    object: &K,
+    step: &Step,
+    desired: &Desired,
+    observed: &Observed,
+    cx: &Arc<Context>,
+) -> Result<Receipt, Fault> {
     let Some(cluster) = cx.fleet.get(&desired.target.hypervisor) else {
-        return Err(Fault::retry(C::HypervisorReady, Reason::Unreachable, "the hypervisor's connection was closed meanwhile"));
+        return Err(Fault::retry(
+            C::HypervisorReady,
+            Reason::Unreachable,
+            "the hypervisor's connection was closed meanwhile",
+        ));
     };
-    let hand = Hand { desired, observed, cx, cluster };
+    let hand = Hand {
+        desired,
+        observed,
+        cx,
+        cluster,
+    };
     match step {
         Step::ReserveVmid { vmid } => reserve(object, *vmid, desired, cx).await,
         Step::Create { site, params } => hand.create(site, None, params, step).await,
-        Step::Clone { site, source, params, .. } => hand.create(site, Some(*source), params, step).await,
+        Step::Clone {
+            site,
+            source,
+            params,
+            ..
+        } => hand.create(site, Some(*source), params, step).await,
         Step::Destroy { site, .. } => hand.destroy(site, step).await,
         Step::Configure { site, change } => hand.configure(site, change, step).await,
         Step::Resize { site, gib } => {
             hand.ours(site).await?;
-            let answer = hand.cluster.client().ct_resize(&site.node, site.vmid, "rootfs", *gib).await;
+            let answer = hand
+                .cluster
+                .client()
+                .ct_resize(&site.node, site.vmid, "rootfs", *gib)
+                .await;
             hand.task(site, answer, C::ConfigInSync, step, None)
         }
         Step::Start { site } => hand.start(site, step).await,
-        Step::Shutdown { site, timeout, force } => hand.shutdown(site, *timeout, *force, step).await,
+        Step::Shutdown {
+            site,
+            timeout,
+            force,
+        } => hand.shutdown(site, *timeout, *force, step).await,
         Step::Guest { site, step } => hand.guest(site, *step).await,
         Step::Convert { site } => hand.convert(site, step).await,
         Step::Snapshot { site, name } => {
             hand.ours(site).await?;
-            let answer = hand.cluster.client().ct_snapshot(&site.node, site.vmid, name, Some("sealed by the Phoenix operator")).await;
+            let answer = hand
+                .cluster
+                .client()
+                .ct_snapshot(
+                    &site.node,
+                    site.vmid,
+                    name,
+                    Some("sealed by the Phoenix operator"),
+                )
+                .await;
             hand.task(site, answer, C::Sealed, step, None)
         }
     }
 }
 
 /// Writes hypervisor and VMID into the status, upon the very object that was read: a second writer makes this fail.
-async fn reserve<K: LxcKind>(object: &K, vmid: u32, desired: &Desired, cx: &Context) -> Result<Receipt, Fault> {
+async fn reserve<K: LxcKind>(
+    object: &K,
+    vmid: u32,
+    desired: &Desired,
+    cx: &Context,
+) -> Result<Receipt, Fault> {
     let mut status = object.status_shared().cloned().unwrap_or_default();
     status.hypervisor = Some(desired.target.hypervisor.clone());
     status.vmid = Some(i64::from(vmid));
     let version = object.resource_version();
-    apply_status(object, status, version.as_deref(), cx).await.map_err(|e| Fault::kube(&e, "reserving the VMID"))?;
-    Ok(Receipt { vmid: Some(vmid), ..Receipt::default() })
+    apply_status(object, status, version.as_deref(), cx)
+        .await
+        .map_err(|e| Fault::kube(&e, "reserving the VMID"))?;
+    Ok(Receipt {
+        vmid: Some(vmid),
+        ..Receipt::default()
+    })
 }
 
 struct Hand<'a> {
@@ -82,16 +129,36 @@ struct Hand<'a> {
 impl Hand<'_> {
     /// The container with our mark, as of just now. Nothing that isn't ours passes here.
     async fn ours(&self, site: &Site) -> Result<Seen, Fault> {
-        let look = self.cluster.look(site.vmid, Some(&site.node), JUST_SEEN).await;
-        let look = look.map_err(|e| Fault::proxmox(&e, &format!("looking at container {}", site.vmid), C::Created))?;
+        let look = self
+            .cluster
+            .look(site.vmid, Some(&site.node), JUST_SEEN)
+            .await;
+        let look = look.map_err(|e| {
+            Fault::proxmox(
+                &e,
+                &format!("looking at container {}", site.vmid),
+                C::Created,
+            )
+        })?;
         if let Presence::Here(seen) = &look.presence {
-            let judged = self.desired.target.mark(site.vmid).judge(seen.config.description());
+            let judged = self
+                .desired
+                .target
+                .mark(site.vmid)
+                .judge(seen.config.description());
             if matches!(judged, Ownership::Ours(_)) {
                 return Ok((**seen).clone());
             }
         }
         // the plan decides anew upon what is there now
-        Err(Fault::retry(C::Created, Reason::Busy, format!("container {} changed while something was about to be done with it", site.vmid)))
+        Err(Fault::retry(
+            C::Created,
+            Reason::Busy,
+            format!(
+                "container {} changed while something was about to be done with it",
+                site.vmid
+            ),
+        ))
     }
 
     fn fault(error: &Error, step: &Step, condition: C) -> Fault {
@@ -99,21 +166,54 @@ impl Hand<'_> {
     }
 
     /// A started task, or why it wasn't.
-    fn task(&self, site: &Site, answer: Result<Upid, Error>, condition: C, step: &Step, event: Option<&'static str>) -> Result<Receipt, Fault> {
+    fn task(
+        &self,
+        site: &Site,
+        answer: Result<Upid, Error>,
+        condition: C,
+        step: &Step,
+        event: Option<&'static str>,
+    ) -> Result<Receipt, Fault> {
         self.cluster.invalidate(site.vmid);
         let upid = answer.map_err(|e| Self::fault(&e, step, condition))?;
-        self.cluster.watch(&upid, site.vmid, &self.desired.target.key);
-        let announcement = event.map(|reason| Announcement { kind: EventType::Normal, reason, note: sentence(&step.phrase()) });
-        let task = StartedTask { upid: upid.to_string(), kind: upid.task_type.clone(), at: whole_seconds(Timestamp::now()) };
-        Ok(Receipt { task: Some(task), announcement, ..Receipt::default() })
+        self.cluster
+            .watch(&upid, site.vmid, &self.desired.target.key);
+        let announcement = event.map(|reason| Announcement {
+            kind: EventType::Normal,
+            reason,
+            note: sentence(&step.phrase()),
+        });
+        let task = StartedTask {
+            upid: upid.to_string(),
+            kind: upid.task_type.clone(),
+            at: whole_seconds(Timestamp::now()),
+        };
+        Ok(Receipt {
+            task: Some(task),
+            announcement,
+            ..Receipt::default()
+        })
     }
 
-    async fn create(&self, site: &Site, source: Option<u32>, params: &[(String, String)], step: &Step) -> Result<Receipt, Fault> {
+    async fn create(
+        &self,
+        site: &Site,
+        source: Option<u32>,
+        params: &[(String, String)],
+        step: &Step,
+    ) -> Result<Receipt, Fault> {
         let client = self.cluster.client();
-        let free = client.vmid_is_free(site.vmid).await.map_err(|e| Self::fault(&e, step, C::Created))?;
+        let free = client
+            .vmid_is_free(site.vmid)
+            .await
+            .map_err(|e| Self::fault(&e, step, C::Created))?;
         if !free {
             self.cluster.invalidate(site.vmid);
-            return Err(Fault::retry(C::Created, Reason::Busy, format!("VMID {} was taken a moment ago", site.vmid)));
+            return Err(Fault::retry(
+                C::Created,
+                Reason::Busy,
+                format!("VMID {} was taken a moment ago", site.vmid),
+            ));
         }
         let mut form = Params::new();
         for (key, value) in params {
@@ -127,13 +227,27 @@ impl Hand<'_> {
             // the next in line need not wait for our next try
             self.cluster.done_cloning(&self.desired.target.key);
         }
-        self.task(site, answer, C::Created, step, Some(if source.is_some() { "Cloning" } else { "Creating" }))
+        self.task(
+            site,
+            answer,
+            C::Created,
+            step,
+            Some(if source.is_some() {
+                "Cloning"
+            } else {
+                "Creating"
+            }),
+        )
     }
 
     async fn destroy(&self, site: &Site, step: &Step) -> Result<Receipt, Fault> {
         self.ours(site).await?;
         self.cx.sessions.outdated(&self.desired.target.uid);
-        let answer = self.cluster.client().ct_delete(&site.node, site.vmid, true).await;
+        let answer = self
+            .cluster
+            .client()
+            .ct_delete(&site.node, site.vmid, true)
+            .await;
         let receipt = self.task(site, answer, C::Ready, step, Some("Destroying"))?;
         self.cluster.freed(site.vmid);
         self.cluster.interested(site.vmid, &self.desired.target.key);
@@ -149,11 +263,22 @@ impl Hand<'_> {
         }
     }
 
-    async fn shutdown(&self, site: &Site, timeout: Duration, force: bool, step: &Step) -> Result<Receipt, Fault> {
+    async fn shutdown(
+        &self,
+        site: &Site,
+        timeout: Duration,
+        force: bool,
+        step: &Step,
+    ) -> Result<Receipt, Fault> {
         self.ours(site).await?;
         self.cx.sessions.outdated(&self.desired.target.uid);
         let seconds = u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
-        match self.cluster.client().ct_shutdown(&site.node, site.vmid, seconds, force).await {
+        match self
+            .cluster
+            .client()
+            .ct_shutdown(&site.node, site.vmid, seconds, force)
+            .await
+        {
             Err(e) if e.kind == ErrorKind::NotRunning => Ok(self.done(site)),
             answer => self.task(site, answer, C::PowerInSync, step, Some("Stopping")),
         }
@@ -175,11 +300,20 @@ impl Hand<'_> {
             params = params.delete(key);
         }
         params = params.digest(&seen.config.digest);
-        let answer = self.cluster.client().ct_set_config(&site.node, site.vmid, &params, change.as_root).await;
+        let answer = self
+            .cluster
+            .client()
+            .ct_set_config(&site.node, site.vmid, &params, change.as_root)
+            .await;
         // a failed PUT may have stored something all the same
         self.cluster.invalidate(site.vmid);
-        let Err(error) = answer else { return Ok(Receipt::default()) };
-        if let (Some(device), true) = (&change.optional_device, error.message.contains("does not exist")) {
+        let Err(error) = answer else {
+            return Ok(Receipt::default());
+        };
+        if let (Some(device), true) = (
+            &change.optional_device,
+            error.message.contains("does not exist"),
+        ) {
             self.cx.memory.skip_device(&self.desired.target.uid, device);
             return Ok(Receipt::default());
         }
@@ -193,8 +327,14 @@ impl Hand<'_> {
         self.cluster.invalidate(site.vmid);
         answer.map_err(|e| Self::fault(&e, step, C::Sealed))?;
         // the answer is null, but the work is a task: its outcome is worth having
-        let tasks = client.active_tasks(&site.node, Some(site.vmid)).await.unwrap_or_default();
-        let upid = tasks.into_iter().find(|t| t.upid.task_type == "vztemplate").map(|t| t.upid);
+        let tasks = client
+            .active_tasks(&site.node, Some(site.vmid))
+            .await
+            .unwrap_or_default();
+        let upid = tasks
+            .into_iter()
+            .find(|t| t.upid.task_type == "vztemplate")
+            .map(|t| t.upid);
         match upid {
             Some(upid) => self.task(site, Ok(upid), C::Sealed, step, Some("Sealing")),
             None => Ok(Receipt::default()),
@@ -211,34 +351,75 @@ impl Hand<'_> {
         let visit = Visit {
             cluster: Arc::clone(&self.cluster),
             node: site.node.clone(),
-            key: GuestKey { vmid: site.vmid, uid: target.uid.clone() },
+            key: GuestKey {
+                vmid: site.vmid,
+                uid: target.uid.clone(),
+            },
             who: target.key.clone(),
             wakes: self.cx.wakes.clone(),
         };
         let announcement = match step {
             GuestStep::StartSetup { attempt } => Some(Announcement {
-                kind: if attempt == 1 { EventType::Normal } else { EventType::Warning },
-                reason: if attempt == 1 { "SettingUp" } else { "SetupRetried" },
-                note: format!("Running the setup of container {} on node {}, attempt {attempt}.", site.vmid, self.observed.seen().map_or("?", |s| s.node.as_str())),
+                kind: if attempt == 1 {
+                    EventType::Normal
+                } else {
+                    EventType::Warning
+                },
+                reason: if attempt == 1 {
+                    "SettingUp"
+                } else {
+                    "SetupRetried"
+                },
+                note: format!(
+                    "Running the setup of container {} on node {}, attempt {attempt}.",
+                    site.vmid,
+                    self.observed.seen().map_or("?", |s| s.node.as_str())
+                ),
             }),
-            GuestStep::ApplyVllm => Some(Announcement { kind: EventType::Normal, reason: "StartingVllm", note: "Wrote vLLM's unit and started it.".to_owned() }),
+            GuestStep::ApplyVllm => Some(Announcement {
+                kind: EventType::Normal,
+                reason: "StartingVllm",
+                note: "Wrote vLLM's unit and started it.".to_owned(),
+            }),
             _ => None,
         };
         self.cx.sessions.start(visit, op, limit);
-        Ok(Receipt { wakes: true, announcement, ..Receipt::default() })
+        Ok(Receipt {
+            wakes: true,
+            announcement,
+            ..Receipt::default()
+        })
     }
 }
 
 /// The texts that a guest step needs.
 fn operation(step: GuestStep, present: &Present) -> Result<(GuestOp, Duration), Fault> {
     let op = match step {
-        GuestStep::AwaitBoot { network } => return Ok((GuestOp::AwaitBoot { network, limit: BOOT_LIMIT }, BOOT_LIMIT + GUEST_LIMIT)),
-        GuestStep::AwaitSetup => return Ok((GuestOp::AwaitSetup { limit: FOLLOW_LIMIT }, FOLLOW_LIMIT + GUEST_LIMIT)),
+        GuestStep::AwaitBoot { network } => {
+            return Ok((
+                GuestOp::AwaitBoot {
+                    network,
+                    limit: BOOT_LIMIT,
+                },
+                BOOT_LIMIT + GUEST_LIMIT,
+            ));
+        }
+        GuestStep::AwaitSetup => {
+            return Ok((
+                GuestOp::AwaitSetup {
+                    limit: FOLLOW_LIMIT,
+                },
+                FOLLOW_LIMIT + GUEST_LIMIT,
+            ));
+        }
         GuestStep::Inspect => GuestOp::Inspect,
         GuestStep::Personalise => GuestOp::Personalise,
         GuestStep::Clean => GuestOp::CleanForSeal,
         GuestStep::StartSetup { attempt } => {
-            let setup = present.setup.clone().ok_or_else(|| Fault::bug("a setup step without a setup"))?;
+            let setup = present
+                .setup
+                .clone()
+                .ok_or_else(|| Fault::bug("a setup step without a setup"))?;
             GuestOp::StartSetup(SetupRun {
                 hash: setup.hash,
                 attempt,
@@ -249,7 +430,11 @@ fn operation(step: GuestStep, present: &Present) -> Result<(GuestOp, Duration), 
             })
         }
         GuestStep::ApplyVllm => match &present.role {
-            Role::Container { vllm: Some(files), .. } => GuestOp::ApplyVllm { unit: (**files).clone() },
+            Role::Container {
+                vllm: Some(files), ..
+            } => GuestOp::ApplyVllm {
+                unit: (**files).clone(),
+            },
             _ => return Err(Fault::bug("a vLLM step without spec.vllm")),
         },
     };
@@ -258,7 +443,11 @@ fn operation(step: GuestStep, present: &Present) -> Result<(GuestOp, Duration), 
 
 /// Why a PUT was refused, in the words of the condition that it belongs to.
 fn refused(error: &Error, change: &Change, site: &Site, step: &Step) -> Fault {
-    let device = error.message.split_once("Device ").and_then(|(_, rest)| rest.split_once(" does not exist")).map(|(device, _)| device);
+    let device = error
+        .message
+        .split_once("Device ")
+        .and_then(|(_, rest)| rest.split_once(" does not exist"))
+        .map(|(device, _)| device);
     if let Some(device) = device {
         let message = format!(
             "node {} has no {device}. Load the NVIDIA driver there (`nvidia-smi` and `nvidia-modprobe -u -c0` make its device nodes), or \
@@ -267,7 +456,10 @@ fn refused(error: &Error, change: &Change, site: &Site, step: &Step) -> Fault {
         );
         return Fault::user(C::GpuAllocated, Reason::HostDeviceMissing, message);
     }
-    let root = matches!(error.kind, ErrorKind::TwoFactor | ErrorKind::Unauthorized | ErrorKind::Forbidden);
+    let root = matches!(
+        error.kind,
+        ErrorKind::TwoFactor | ErrorKind::Unauthorized | ErrorKind::Forbidden
+    );
     if change.as_root && root {
         let message = format!(
             "root@pam could not set {} on container {}: {error}. Run `{}` on node {} yourself, or correct rootPassword in the hypervisor's \

@@ -51,13 +51,16 @@ impl Mark {
         if words.next()? != PREFIX {
             return None;
         }
-        let (mut instance, mut kind, mut object, mut uid, mut vmid) = (None, None, None, None, None);
+        let (mut instance, mut kind, mut object, mut uid, mut vmid) =
+            (None, None, None, None, None);
         let (mut created, mut setup, mut revision) = (false, None, None);
         for word in words {
             match word.split_once('=') {
                 Some(("instance", v)) => instance = Some(v.to_owned()),
                 Some(("kind", v)) => kind = Some(v.to_owned()),
-                Some(("object", v)) => object = v.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())),
+                Some(("object", v)) => {
+                    object = v.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned()))
+                }
                 Some(("uid", v)) => uid = Some(v.to_owned()),
                 Some(("vmid", v)) => vmid = v.parse().ok(),
                 Some(("setup", v)) => setup = Some(v.to_owned()),
@@ -68,7 +71,17 @@ impl Mark {
             }
         }
         let (namespace, name) = object?;
-        Some(Self { instance: instance?, kind: kind?, namespace, name, uid: uid?, vmid: vmid?, created, setup, revision })
+        Some(Self {
+            instance: instance?,
+            kind: kind?,
+            namespace,
+            name,
+            uid: uid?,
+            vmid: vmid?,
+            created,
+            setup,
+            revision,
+        })
     }
 
     /// The mark in a description, wherever its line stands (people append text below it).
@@ -78,7 +91,8 @@ impl Mark {
 
     /// Whether both name the same object of the same installation; the uid may differ (restored from Git).
     pub fn same_owner(&self, other: &Self) -> bool {
-        (&self.instance, &self.kind, &self.namespace, &self.name) == (&other.instance, &other.kind, &other.namespace, &other.name)
+        (&self.instance, &self.kind, &self.namespace, &self.name)
+            == (&other.instance, &other.kind, &other.namespace, &other.name)
     }
 
     /// Judges a container's description from the point of view of `self`, the mark that we would write.
@@ -94,20 +108,40 @@ impl Mark {
     /// `text` with this mark as its last line, and every other mark line removed.
     pub fn describe(&self, text: &str) -> String {
         let kept = strip(text);
-        if kept.is_empty() { self.to_string() } else { format!("{kept}\n{self}") }
+        if kept.is_empty() {
+            self.to_string()
+        } else {
+            format!("{kept}\n{self}")
+        }
     }
 }
 
 /// The user's part of a description: all lines but marks, without trailing blank lines.
 pub fn strip(description: &str) -> String {
-    let lines: Vec<&str> = description.lines().filter(|l| Mark::parse(l).is_none()).collect();
+    let lines: Vec<&str> = description
+        .lines()
+        .filter(|l| Mark::parse(l).is_none())
+        .collect();
     lines.join("\n").trim_end().to_owned()
 }
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { instance, kind, namespace, name, uid, vmid, created, setup, revision } = self;
-        write!(f, "{PREFIX} instance={instance} kind={kind} object={namespace}/{name} uid={uid} vmid={vmid}")?;
+        let Self {
+            instance,
+            kind,
+            namespace,
+            name,
+            uid,
+            vmid,
+            created,
+            setup,
+            revision,
+        } = self;
+        write!(
+            f,
+            "{PREFIX} instance={instance} kind={kind} object={namespace}/{name} uid={uid} vmid={vmid}"
+        )?;
         if *created {
             f.write_str(" created")?;
         }
@@ -144,7 +178,11 @@ mod tests {
     fn the_users_text_is_kept_above_the_mark() {
         let text = mark().describe("Base image\nask Ada before touching");
         assert!(text.starts_with("Base image\nask Ada before touching\nphoenix-hypervisor/v1 "));
-        let grown = Mark { created: true, ..mark() }.describe(&text);
+        let grown = Mark {
+            created: true,
+            ..mark()
+        }
+        .describe(&text);
         assert_eq!(strip(&grown), "Base image\nask Ada before touching");
         assert_eq!(grown.matches(PREFIX).count(), 1);
         assert!(Mark::find(&grown).unwrap().created);
@@ -152,24 +190,51 @@ mod tests {
 
     #[test]
     fn a_clones_inherited_mark_is_not_ownership() {
-        let child = Mark { name: "gpu".into(), vmid: 901, ..mark() };
-        assert_eq!(child.judge(&mark().describe("x")), Ownership::Inherited(mark()));
+        let child = Mark {
+            name: "gpu".into(),
+            vmid: 901,
+            ..mark()
+        };
+        assert_eq!(
+            child.judge(&mark().describe("x")),
+            Ownership::Inherited(mark())
+        );
         assert_eq!(child.judge("hand-made"), Ownership::None);
-        assert_eq!(child.judge(&child.to_string()), Ownership::Ours(child.clone()));
+        assert_eq!(
+            child.judge(&child.to_string()),
+            Ownership::Ours(child.clone())
+        );
     }
 
     #[test]
     fn another_instance_or_object_is_another_owner() {
-        let theirs = Mark { instance: "ffff".into(), ..mark() };
-        assert_eq!(mark().judge(&theirs.to_string()), Ownership::Another(theirs));
-        let restored = Mark { uid: "u-2".into(), ..mark() };
-        assert_eq!(mark().judge(&restored.to_string()), Ownership::Ours(restored));
+        let theirs = Mark {
+            instance: "ffff".into(),
+            ..mark()
+        };
+        assert_eq!(
+            mark().judge(&theirs.to_string()),
+            Ownership::Another(theirs)
+        );
+        let restored = Mark {
+            uid: "u-2".into(),
+            ..mark()
+        };
+        assert_eq!(
+            mark().judge(&restored.to_string()),
+            Ownership::Ours(restored)
+        );
     }
 
     #[test]
     fn words_of_a_newer_operator_are_tolerated_and_broken_lines_are_no_marks() {
         assert!(Mark::parse(&format!("{} adopted=yes", mark())).is_some());
-        for line in ["", "phoenix-hypervisor/v2 instance=a", "phoenix-hypervisor/v1 instance=a kind=LxcTemplate uid=u vmid=900", "see phoenix-hypervisor/v1"] {
+        for line in [
+            "",
+            "phoenix-hypervisor/v2 instance=a",
+            "phoenix-hypervisor/v1 instance=a kind=LxcTemplate uid=u vmid=900",
+            "see phoenix-hypervisor/v1",
+        ] {
             assert_eq!(Mark::parse(line), None, "{line}");
         }
     }

@@ -13,7 +13,10 @@ use phoenix_crds::{
     conditions::{ConditionType as C, Reason},
     lxc::{Features, Resources, Rootfs},
     network::{Dns, NetworkInterface},
-    status::{GpuStatus, LxcDisplay, Resolved, SetupStatus, SnapshotStatus, SourceStatus, State, TaskStatus, VllmStatus},
+    status::{
+        GpuStatus, LxcDisplay, Resolved, SetupStatus, SnapshotStatus, SourceStatus, State,
+        TaskStatus, VllmStatus,
+    },
 };
 use proxmox_client::{CtConfig, PropertyString, TaskState};
 
@@ -45,7 +48,14 @@ pub(crate) fn status<K: LxcKind>(object: &K, pass: &Pass<K>, now: Timestamp) -> 
             status.hypervisor = Some(desired.target.hypervisor.clone());
         }
         if let Some(observed) = &pass.observed {
-            report(&mut status, &previous, desired, observed, pass.receipt.as_ref(), now);
+            report(
+                &mut status,
+                &previous,
+                desired,
+                observed,
+                pass.receipt.as_ref(),
+                now,
+            );
         }
     }
     if let Some(hypervisor) = pass.fault.as_ref().and_then(|f| f.hypervisor.clone()) {
@@ -54,38 +64,87 @@ pub(crate) fn status<K: LxcKind>(object: &K, pass: &Pass<K>, now: Timestamp) -> 
     if let Some(vmid) = pass.receipt.as_ref().and_then(|r| r.vmid) {
         status.vmid = Some(i64::from(vmid));
     }
-    status.plan = pass.plan.iter().flat_map(|p| p.ahead.iter().take(PLAN_LINES).cloned()).collect();
+    status.plan = pass
+        .plan
+        .iter()
+        .flat_map(|p| p.ahead.iter().take(PLAN_LINES).cloned())
+        .collect();
     let mut findings = pass.findings();
     if pass.paused {
         let message = "The annotation phoenix-hypervisor.io/paused is set: nothing is changed until it is removed.";
-        findings.push(Finding::said(C::Paused, Truth::True, Reason::Annotated, message));
+        findings.push(Finding::said(
+            C::Paused,
+            Truth::True,
+            Reason::Annotated,
+            message,
+        ));
     }
-    let kept: &[Condition] = if pass.partial() { &previous.conditions } else { &[] };
-    let kept: Vec<Condition> = kept.iter().filter(|c| c.type_ != C::Paused.as_str()).cloned().collect();
-    status.conditions = conditions(&findings, &kept, &previous.conditions, object.meta().generation, now);
-    status.state = Some(state(object.meta().deletion_timestamp.is_some(), &status, &previous, pass.observed.as_ref()));
+    let kept: &[Condition] = if pass.partial() {
+        &previous.conditions
+    } else {
+        &[]
+    };
+    let kept: Vec<Condition> = kept
+        .iter()
+        .filter(|c| c.type_ != C::Paused.as_str())
+        .cloned()
+        .collect();
+    status.conditions = conditions(
+        &findings,
+        &kept,
+        &previous.conditions,
+        object.meta().generation,
+        now,
+    );
+    status.state = Some(state(
+        object.meta().deletion_timestamp.is_some(),
+        &status,
+        &previous,
+        pass.observed.as_ref(),
+    ));
     status.display = Some(display(&status, pass.desired.as_ref()));
     status
 }
 
-fn report(status: &mut LxcStatus, previous: &LxcStatus, desired: &Desired, observed: &Observed, receipt: Option<&Receipt>, now: Timestamp) {
+fn report(
+    status: &mut LxcStatus,
+    previous: &LxcStatus,
+    desired: &Desired,
+    observed: &Observed,
+    receipt: Option<&Receipt>,
+    now: Timestamp,
+) {
     status.task = task(previous, observed, receipt);
-    let Goal::Present(present) = &desired.goal else { return };
+    let Goal::Present(present) = &desired.goal else {
+        return;
+    };
     let mark = observed.mark();
     if !mark.is_some_and(|m| m.created) || status.source.is_none() {
         status.source = Some(source(present));
     }
-    status.revision = Some(mark.and_then(|m| m.revision.clone()).unwrap_or_else(|| present.revision.clone()));
-    let (Some(seen), Some(mark)) = (observed.seen(), mark) else { return };
+    status.revision = Some(
+        mark.and_then(|m| m.revision.clone())
+            .unwrap_or_else(|| present.revision.clone()),
+    );
+    let (Some(seen), Some(mark)) = (observed.seen(), mark) else {
+        return;
+    };
     status.node = Some(seen.node.clone());
     status.addresses.clone_from(&seen.addresses);
     status.resolved = Some(resolved(&seen.config));
-    if let Some(run) = observed.guest.known().and_then(|f| f.state.as_ref()).and_then(|s| s.setup.as_ref()) {
+    if let Some(run) = observed
+        .guest
+        .known()
+        .and_then(|f| f.state.as_ref())
+        .and_then(|s| s.setup.as_ref())
+    {
         status.setup = Some(setup(run));
     }
     if let Role::Template { snapshot, strategy } = &present.role {
         status.snapshot = sealed(seen, mark, snapshot, &observed.snapshots).map(|by| {
-            let way = observed.storage.map_or(by, |storage| Seal::choose(*strategy, storage));
+            let way = observed
+                .storage
+                .map_or(by, |storage| Seal::choose(*strategy, storage));
             seal(seen, snapshot, by, way, previous, now)
         });
     }
@@ -94,35 +153,81 @@ fn report(status: &mut LxcStatus, previous: &LxcStatus, desired: &Desired, obser
 }
 
 /// The task that a step started, the one that runs, or the creation whose success is not durably marked yet.
-fn task(previous: &LxcStatus, observed: &Observed, receipt: Option<&Receipt>) -> Option<TaskStatus> {
+fn task(
+    previous: &LxcStatus,
+    observed: &Observed,
+    receipt: Option<&Receipt>,
+) -> Option<TaskStatus> {
     if let Some(started) = receipt.and_then(|r| r.task.as_ref()) {
-        return Some(TaskStatus { upid: started.upid.clone(), type_: started.kind.clone(), started_at: Some(Time(started.at)), progress: None });
+        return Some(TaskStatus {
+            upid: started.upid.clone(),
+            type_: started.kind.clone(),
+            started_at: Some(Time(started.at)),
+            progress: None,
+        });
     }
     let seen = observed.task.as_ref()?;
-    let unmarked = observed.half_made && matches!(seen.state, TaskState::Ok | TaskState::Warnings(_));
+    let unmarked =
+        observed.half_made && matches!(seen.state, TaskState::Ok | TaskState::Warnings(_));
     // without a look nothing is known about the effect, so the task stays until there is one
     let unlooked = observed.look.is_none();
     let awaited = observed.asked_ha().is_some();
-    if seen.state == TaskState::Running || unmarked || unlooked || awaited { previous.task.clone() } else { None }
+    if seen.state == TaskState::Running || unmarked || unlooked || awaited {
+        previous.task.clone()
+    } else {
+        None
+    }
 }
 
 fn source(present: &Present) -> SourceStatus {
     match &present.source {
-        Source::OsTemplate(volume) => SourceStatus { template: Some(volume.clone()), snapshot: None, revision: None },
-        Source::Template(t) => SourceStatus { template: Some(t.name.clone()), snapshot: Some(t.snapshot.clone()), revision: Some(t.revision.clone()) },
+        Source::OsTemplate(volume) => SourceStatus {
+            template: Some(volume.clone()),
+            snapshot: None,
+            revision: None,
+        },
+        Source::Template(t) => SourceStatus {
+            template: Some(t.name.clone()),
+            snapshot: Some(t.snapshot.clone()),
+            revision: Some(t.revision.clone()),
+        },
     }
 }
 
-fn seal(seen: &Seen, name: &str, by: Seal, way: Seal, previous: &LxcStatus, now: Timestamp) -> SnapshotStatus {
+fn seal(
+    seen: &Seen,
+    name: &str,
+    by: Seal,
+    way: Seal,
+    previous: &LxcStatus,
+    now: Timestamp,
+) -> SnapshotStatus {
     let volume = seen.config.rootfs().map(|r| r.volid);
-    let dataset = volume.as_ref().and_then(|v| v.rsplit(['/', ':']).next()).unwrap_or_default();
+    let dataset = volume
+        .as_ref()
+        .and_then(|v| v.rsplit(['/', ':']).next())
+        .unwrap_or_default();
     let zfs = match by {
         Seal::Snapshot => format!("{dataset}@{name}"),
         _ => format!("{dataset}@__base__"),
     };
-    let strategy = if by == Seal::Snapshot { by.strategy() } else { way.strategy() };
-    let created_at = previous.snapshot.as_ref().and_then(|s| s.created_at.clone()).unwrap_or_else(|| Time(whole_seconds(now)));
-    SnapshotStatus { name: Some(name.to_owned()), strategy: Some(strategy.to_string()), volume, zfs_snapshot: Some(zfs), created_at: Some(created_at) }
+    let strategy = if by == Seal::Snapshot {
+        by.strategy()
+    } else {
+        way.strategy()
+    };
+    let created_at = previous
+        .snapshot
+        .as_ref()
+        .and_then(|s| s.created_at.clone())
+        .unwrap_or_else(|| Time(whole_seconds(now)));
+    SnapshotStatus {
+        name: Some(name.to_owned()),
+        strategy: Some(strategy.to_string()),
+        volume,
+        zfs_snapshot: Some(zfs),
+        created_at: Some(created_at),
+    }
 }
 
 fn setup(run: &SetupState) -> SetupStatus {
@@ -145,9 +250,27 @@ fn setup(run: &SetupState) -> SetupStatus {
 /// What is in effect, inherited or defaulted or asked for, as the config has it.
 fn resolved(config: &CtConfig) -> Resolved {
     let number = |key: &str| config.get(key).and_then(|v| v.parse::<i64>().ok());
-    let mebibytes = |key: &str| config.get(key).and_then(|v| v.parse::<u64>().ok()).map(Quantity::from_mebibytes);
-    let words = |key: &str| -> Vec<String> { config.get(key).map(|v| v.split([' ', ',']).filter(|w| !w.is_empty()).map(str::to_owned).collect()).unwrap_or_default() };
-    let dns = Dns { nameservers: words("nameserver"), search_domain: config.get("searchdomain").map(str::to_owned) };
+    let mebibytes = |key: &str| {
+        config
+            .get(key)
+            .and_then(|v| v.parse::<u64>().ok())
+            .map(Quantity::from_mebibytes)
+    };
+    let words = |key: &str| -> Vec<String> {
+        config
+            .get(key)
+            .map(|v| {
+                v.split([' ', ','])
+                    .filter(|w| !w.is_empty())
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .unwrap_or_default()
+    };
+    let dns = Dns {
+        nameservers: words("nameserver"),
+        search_domain: config.get("searchdomain").map(str::to_owned),
+    };
     Resolved {
         hostname: config.hostname().map(str::to_owned),
         resources: Some(Resources {
@@ -157,7 +280,10 @@ fn resolved(config: &CtConfig) -> Resolved {
             memory: mebibytes("memory"),
             swap: mebibytes("swap"),
         }),
-        rootfs: config.rootfs().map(|r| Rootfs { storage: Some(r.storage), size: r.size_gib.map(Quantity::from_gibibytes) }),
+        rootfs: config.rootfs().map(|r| Rootfs {
+            storage: Some(r.storage),
+            size: r.size_gib.map(Quantity::from_gibibytes),
+        }),
         network: config.nets().values().filter_map(network).collect(),
         dns: (dns != Dns::default()).then_some(dns),
         features: Some(features(&config.features())).filter(|f| *f != Features::default()),
@@ -189,15 +315,33 @@ fn features(features: &PropertyString) -> Features {
         keyctl: on("keyctl"),
         fuse: on("fuse"),
         mknod: on("mknod"),
-        mount: features.get("mount").map(|m| m.split(';').map(str::to_owned).collect()).unwrap_or_default(),
+        mount: features
+            .get("mount")
+            .map(|m| m.split(';').map(str::to_owned).collect())
+            .unwrap_or_default(),
         force_rw_sys: on("force_rw_sys"),
     }
 }
 
 /// The GPUs that the container has by its config, with what the guest told of each.
-fn gpus(present: &Present, seen: &Seen, facts: Option<&GuestFacts>, previous: &LxcStatus) -> Vec<GpuStatus> {
-    let given: Vec<u32> = seen.config.devices().values().filter_map(|d| d.get("path")?.strip_prefix("/dev/nvidia")?.parse().ok()).collect();
-    let held: Vec<u32> = present.gpus.iter().copied().filter(|g| given.contains(g)).collect();
+fn gpus(
+    present: &Present,
+    seen: &Seen,
+    facts: Option<&GuestFacts>,
+    previous: &LxcStatus,
+) -> Vec<GpuStatus> {
+    let given: Vec<u32> = seen
+        .config
+        .devices()
+        .values()
+        .filter_map(|d| d.get("path")?.strip_prefix("/dev/nvidia")?.parse().ok())
+        .collect();
+    let held: Vec<u32> = present
+        .gpus
+        .iter()
+        .copied()
+        .filter(|g| given.contains(g))
+        .collect();
     let facts = facts.map(|f| f.gpus.as_slice()).unwrap_or_default();
     // where the driver hides its minors, the order of the list is the order of the devices
     let ordered = facts.iter().all(|g| g.minor.is_none()) && facts.len() == held.len();
@@ -207,7 +351,10 @@ fn gpus(present: &Present, seen: &Seen, facts: Option<&GuestFacts>, previous: &L
         .enumerate()
         .map(|(place, minor)| {
             let index = i64::from(*minor);
-            let fact = facts.iter().find(|g| g.minor == Some(*minor)).or_else(|| facts.get(place).filter(|_| ordered));
+            let fact = facts
+                .iter()
+                .find(|g| g.minor == Some(*minor))
+                .or_else(|| facts.get(place).filter(|_| ordered));
             match (fact, known.get(&index)) {
                 (Some(fact), _) => GpuStatus {
                     index,
@@ -218,7 +365,11 @@ fn gpus(present: &Present, seen: &Seen, facts: Option<&GuestFacts>, previous: &L
                     sharing: Some("Shared".to_owned()),
                 },
                 (None, Some(before)) => (*before).clone(),
-                (None, None) => GpuStatus { index, sharing: Some("Shared".to_owned()), ..GpuStatus::default() },
+                (None, None) => GpuStatus {
+                    index,
+                    sharing: Some("Shared".to_owned()),
+                    ..GpuStatus::default()
+                },
             }
         })
         .collect();
@@ -226,20 +377,47 @@ fn gpus(present: &Present, seen: &Seen, facts: Option<&GuestFacts>, previous: &L
     list
 }
 
-fn vllm(present: &Present, seen: &Seen, observed: &Observed, previous: &LxcStatus, now: Timestamp) -> Option<VllmStatus> {
-    let Role::Container { vllm: Some(files), probe: Some(ProbeSpec::Vllm { port, .. }), .. } = &present.role else { return None };
+fn vllm(
+    present: &Present,
+    seen: &Seen,
+    observed: &Observed,
+    previous: &LxcStatus,
+    now: Timestamp,
+) -> Option<VllmStatus> {
+    let Role::Container {
+        vllm: Some(files),
+        probe: Some(ProbeSpec::Vllm { port, .. }),
+        ..
+    } = &present.role
+    else {
+        return None;
+    };
     let before = previous.vllm.clone().unwrap_or_default();
     let unit = observed.guest.known().and_then(|f| f.vllm.as_ref());
-    let endpoint = seen.addresses.first().map(|a| if a.contains(':') { format!("http://[{a}]:{port}/v1") } else { format!("http://{a}:{port}/v1") });
-    let args_hash = unit.map(|u| u.args_hash.clone()).or_else(|| observed.reported.args_hash.clone());
+    let endpoint = seen.addresses.first().map(|a| {
+        if a.contains(':') {
+            format!("http://[{a}]:{port}/v1")
+        } else {
+            format!("http://{a}:{port}/v1")
+        }
+    });
+    let args_hash = unit
+        .map(|u| u.args_hash.clone())
+        .or_else(|| observed.reported.args_hash.clone());
     let current = args_hash.as_ref() == Some(&files.args_hash);
-    let mut status = VllmStatus { endpoint, args_hash, ..VllmStatus::default() };
+    let mut status = VllmStatus {
+        endpoint,
+        args_hash,
+        ..VllmStatus::default()
+    };
     match observed.probe.as_ref().and_then(|p| p.vllm.as_ref()) {
         Some(VllmProbe::Serving { models, version }) if current => {
             status.state = Some("Serving".to_owned());
             status.models.clone_from(models);
             status.version.clone_from(version);
-            status.ready_since = before.ready_since.or_else(|| Some(Time(whole_seconds(now))));
+            status.ready_since = before
+                .ready_since
+                .or_else(|| Some(Time(whole_seconds(now))));
         }
         _ => status.state = Some(if current { "NotServing" } else { "Installing" }.to_owned()),
     }
@@ -247,7 +425,12 @@ fn vllm(present: &Present, seen: &Seen, observed: &Observed, previous: &LxcStatu
 }
 
 /// One word for a column.
-fn state(deleting: bool, status: &LxcStatus, previous: &LxcStatus, observed: Option<&Observed>) -> State {
+fn state(
+    deleting: bool,
+    status: &LxcStatus,
+    previous: &LxcStatus,
+    observed: Option<&Observed>,
+) -> State {
     let truth = |kind: C| status.conditions.iter().find(|c| c.type_ == kind.as_str());
     if deleting {
         return State::Deleting;
@@ -257,7 +440,10 @@ fn state(deleting: bool, status: &LxcStatus, previous: &LxcStatus, observed: Opt
     }
     let unmet = |kind: C| truth(kind).is_some_and(|c| c.status != "True");
     if unmet(C::HypervisorReady) {
-        return previous.state.filter(|s| *s != State::Failed).unwrap_or(State::Pending);
+        return previous
+            .state
+            .filter(|s| *s != State::Failed)
+            .unwrap_or(State::Pending);
     }
     let words = [
         (C::SourceReady, State::Pending),
@@ -268,10 +454,15 @@ fn state(deleting: bool, status: &LxcStatus, previous: &LxcStatus, observed: Opt
     ];
     // one that is locked for a backup was created long ago
     let made = observed.and_then(Observed::mark).is_some_and(|m| m.created);
-    if let Some((_, word)) = words.iter().find(|(kind, _)| unmet(*kind) && !(made && *kind == C::Created)) {
+    if let Some((_, word)) = words
+        .iter()
+        .find(|(kind, _)| unmet(*kind) && !(made && *kind == C::Created))
+    {
         return *word;
     }
-    if truth(C::ConfigInSync).is_some_and(|c| c.status != "True" && c.reason != Reason::RestartRequired.as_str()) {
+    if truth(C::ConfigInSync)
+        .is_some_and(|c| c.status != "True" && c.reason != Reason::RestartRequired.as_str())
+    {
         return State::Configuring;
     }
     if truth(C::Sealed).is_some() {
@@ -286,11 +477,18 @@ fn state(deleting: bool, status: &LxcStatus, previous: &LxcStatus, observed: Opt
 
 /// The strings that columns print.
 fn display(status: &LxcStatus, desired: Option<&Desired>) -> LxcDisplay {
-    let source = status.source.as_ref().and_then(|s| s.template.clone()).map(|t| short_source(&t));
+    let source = status
+        .source
+        .as_ref()
+        .and_then(|s| s.template.clone())
+        .map(|t| short_source(&t));
     let gpus: Vec<String> = status.gpus.iter().map(|g| g.index.to_string()).collect();
     let vllm = desired.and_then(|d| match &d.goal {
         Goal::Present(p) => match &p.role {
-            Role::Container { probe: Some(ProbeSpec::Vllm { port, model, .. }), .. } => Some(format!("{model} ({port})")),
+            Role::Container {
+                probe: Some(ProbeSpec::Vllm { port, model, .. }),
+                ..
+            } => Some(format!("{model} ({port})")),
             _ => None,
         },
         Goal::Absent(_) => None,
@@ -305,7 +503,9 @@ fn display(status: &LxcStatus, desired: Option<&Desired>) -> LxcDisplay {
 
 /// `local:vztmpl/ubuntu-24.04-standard_24.04-2_amd64.tar.zst` is `ubuntu-24.04`; a template's name is itself.
 fn short_source(source: &str) -> String {
-    let Some((_, file)) = source.rsplit_once('/') else { return source.to_owned() };
+    let Some((_, file)) = source.rsplit_once('/') else {
+        return source.to_owned();
+    };
     let stem = file.split('_').next().unwrap_or(file);
     for variant in ["-standard", "-default", "-turnkey"] {
         if let Some(name) = stem.strip_suffix(variant) {
@@ -322,8 +522,14 @@ mod tests {
     #[test]
     fn a_source_is_shown_as_people_call_it() {
         let rows = [
-            ("local:vztmpl/ubuntu-24.04-standard_24.04-2_amd64.tar.zst", "ubuntu-24.04"),
-            ("local:vztmpl/alpine-3.22-default_20250617_amd64.tar.xz", "alpine-3.22"),
+            (
+                "local:vztmpl/ubuntu-24.04-standard_24.04-2_amd64.tar.zst",
+                "ubuntu-24.04",
+            ),
+            (
+                "local:vztmpl/alpine-3.22-default_20250617_amd64.tar.xz",
+                "alpine-3.22",
+            ),
             ("base-template", "base-template"),
         ];
         for (source, shown) in rows {

@@ -50,7 +50,11 @@ impl Change {
 /// As one word for a shell.
 fn word(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !value.is_empty() && value.chars().all(plain) { value.to_owned() } else { format!("'{}'", value.replace('\'', r"'\''")) }
+    if !value.is_empty() && value.chars().all(plain) {
+        value.to_owned()
+    } else {
+        format!("'{}'", value.replace('\'', r"'\''"))
+    }
 }
 
 /// What to do in a guest; the texts come from `Desired`.
@@ -207,9 +211,19 @@ impl Named for Step {
     fn phrase(&self) -> String {
         match self {
             Self::ReserveVmid { vmid } => format!("reserve VMID {vmid}"),
-            Self::Create { site, .. } => format!("create container {} on node {}", site.vmid, site.node),
-            Self::Clone { site, source, template, .. } => format!("clone {template} ({source}) as {}", site.vmid),
-            Self::Destroy { site, half_made: true } => format!("destroy the half-made container {}", site.vmid),
+            Self::Create { site, .. } => {
+                format!("create container {} on node {}", site.vmid, site.node)
+            }
+            Self::Clone {
+                site,
+                source,
+                template,
+                ..
+            } => format!("clone {template} ({source}) as {}", site.vmid),
+            Self::Destroy {
+                site,
+                half_made: true,
+            } => format!("destroy the half-made container {}", site.vmid),
             Self::Destroy { site, .. } => format!("destroy container {}", site.vmid),
             Self::Configure { change, .. } => format!("set {}", change.what.join(", ")),
             Self::Resize { gib, .. } => format!("grow the root file system to {gib} GiB"),
@@ -239,10 +253,17 @@ mod tests {
     #[test]
     fn the_line_to_run_is_one_that_a_shell_understands() {
         let mut change = Change::default();
-        change.set.insert("dev0".to_owned(), "/dev/nvidia0,mode=0666".to_owned());
-        change.set.insert("features".to_owned(), "mount=nfs;cifs,nesting=1".to_owned());
+        change
+            .set
+            .insert("dev0".to_owned(), "/dev/nvidia0,mode=0666".to_owned());
+        change
+            .set
+            .insert("features".to_owned(), "mount=nfs;cifs,nesting=1".to_owned());
         change.delete.push("dev3".to_owned());
-        assert_eq!(change.pct_set(901), "pct set 901 --dev0 /dev/nvidia0,mode=0666 --features 'mount=nfs;cifs,nesting=1' --delete dev3");
+        assert_eq!(
+            change.pct_set(901),
+            "pct set 901 --dev0 /dev/nvidia0,mode=0666 --features 'mount=nfs;cifs,nesting=1' --delete dev3"
+        );
         assert_eq!(word("it's"), r"'it'\''s'");
     }
 }

@@ -20,6 +20,9 @@ impl LxcKind for LxcTemplate {
 
     async fn role(&self, _: &Context) -> Result<Role, Fault> {
         let snapshot = &self.spec.snapshot;
-        Ok(Role::Template { snapshot: snapshot.name.clone(), strategy: snapshot.strategy.into() })
+        Ok(Role::Template {
+            snapshot: snapshot.name.clone(),
+            strategy: snapshot.strategy.into(),
+        })
     }
 }

@@ -30,12 +30,29 @@ pub fn repository() -> PathBuf {
 /// kubectl's.
 pub async fn install_operator(plane: &ControlPlane) -> Result<PathBuf> {
     let install = repository().join("manifests/install");
-    let install = install.to_str().context("the repository lies in a folder whose name is no text")?;
-    plane.kubectl().run(["apply", "--server-side", "--force-conflicts", "-k", install]).await.context("installing the operator's rights")?;
-    let crds = phoenix_crds::crds().into_iter().map(|crd| format!("crd/{}", crd.name_any()));
-    let wait = ["wait", "--for=condition=Established", "--timeout=60s"].map(str::to_owned).into_iter().chain(crds);
-    plane.kubectl().run(wait).await.context("waiting for the CRDs")?;
-    plane.service_account_kubeconfig(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT).await
+    let install = install
+        .to_str()
+        .context("the repository lies in a folder whose name is no text")?;
+    plane
+        .kubectl()
+        .run(["apply", "--server-side", "--force-conflicts", "-k", install])
+        .await
+        .context("installing the operator's rights")?;
+    let crds = phoenix_crds::crds()
+        .into_iter()
+        .map(|crd| format!("crd/{}", crd.name_any()));
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(crds);
+    plane
+        .kubectl()
+        .run(wait)
+        .await
+        .context("waiting for the CRDs")?;
+    plane
+        .service_account_kubeconfig(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT)
+        .await
 }
 
 /// How the operator is to reach a simulator.
@@ -73,19 +90,32 @@ pub fn hypervisor_for(simulator: &Simulator, access: &Access) -> (Secret, Hyperv
         hypervisor["spec"]["guest"] = json!({"proxy": proxy});
     }
     let typed = "it is written above in the form of its type";
-    (serde_json::from_value(secret).expect(typed), serde_json::from_value(hypervisor).expect(typed))
+    (
+        serde_json::from_value(secret).expect(typed),
+        serde_json::from_value(hypervisor).expect(typed),
+    )
 }
 
 /// Applies both.
 ///
 /// # Errors
 /// The API server's.
-pub async fn apply_hypervisor(plane: &ControlPlane, secret: &Secret, hypervisor: &Hypervisor) -> Result<()> {
+pub async fn apply_hypervisor(
+    plane: &ControlPlane,
+    secret: &Secret,
+    hypervisor: &Hypervisor,
+) -> Result<()> {
     let client = plane.client()?;
     let params = PatchParams::apply("lab").force();
     let name = hypervisor.metadata.name.as_deref().unwrap_or_default();
-    Api::<Secret>::namespaced(client.clone(), OPERATOR_NAMESPACE).patch(name, &params, &Patch::Apply(secret)).await.context("applying the Secret")?;
-    Api::<Hypervisor>::all(client).patch(name, &params, &Patch::Apply(hypervisor)).await.context("applying the Hypervisor")?;
+    Api::<Secret>::namespaced(client.clone(), OPERATOR_NAMESPACE)
+        .patch(name, &params, &Patch::Apply(secret))
+        .await
+        .context("applying the Secret")?;
+    Api::<Hypervisor>::all(client)
+        .patch(name, &params, &Patch::Apply(hypervisor))
+        .await
+        .context("applying the Hypervisor")?;
     Ok(())
 }
 
@@ -94,7 +124,15 @@ pub async fn apply_hypervisor(plane: &ControlPlane, secret: &Secret, hypervisor:
 /// # Errors
 /// The API server's.
 pub async fn make_namespace(plane: &ControlPlane, name: &str) -> Result<()> {
-    let namespace: Namespace = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
-    Api::<Namespace>::all(plane.client()?).patch(name, &PatchParams::apply("lab").force(), &Patch::Apply(&namespace)).await?;
+    let namespace: Namespace = serde_json::from_value(
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+    )?;
+    Api::<Namespace>::all(plane.client()?)
+        .patch(
+            name,
+            &PatchParams::apply("lab").force(),
+            &Patch::Apply(&namespace),
+        )
+        .await?;
     Ok(())
 }

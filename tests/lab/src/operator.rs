@@ -42,7 +42,9 @@ pub struct Operator {
 pub fn become_operator() -> Option<ExitCode> {
     let arguments = std::env::var_os(ROLE)?;
     let arguments = arguments.to_string_lossy().into_owned();
-    Some(phoenix_controller::cli::main_from(std::iter::once("phoenix").chain(arguments.split('\n'))))
+    Some(phoenix_controller::cli::main_from(
+        std::iter::once("phoenix").chain(arguments.split('\n')),
+    ))
 }
 
 impl Operator {
@@ -59,7 +61,12 @@ impl Operator {
             "--slow-recheck=20s".to_owned(),
             "--log-format=text".to_owned(),
         ];
-        flags.extend(settings.selector.iter().map(|s| format!("--hypervisor-selector={s}")));
+        flags.extend(
+            settings
+                .selector
+                .iter()
+                .map(|s| format!("--hypervisor-selector={s}")),
+        );
         // by the kernel's own link: a newer build may have replaced the file meanwhile
         let mut command = Command::new("/proc/self/exe");
         command
@@ -72,7 +79,9 @@ impl Operator {
             .stdout(log_to(settings.log.as_deref())?)
             .stderr(log_to(settings.log.as_deref())?)
             .kill_on_drop(true);
-        Ok(Self { child: command.spawn().context("starting the operator")? })
+        Ok(Self {
+            child: command.spawn().context("starting the operator")?,
+        })
     }
 
     /// Its process id.
@@ -104,13 +113,22 @@ impl Operator {
         if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
             kill(Pid::from_raw(id), Signal::SIGTERM).context("asking the operator to end")?;
         }
-        self.child.wait().await.context("waiting for the operator")?;
+        self.child
+            .wait()
+            .await
+            .context("waiting for the operator")?;
         Ok(())
     }
 }
 
 fn log_to(path: Option<&Path>) -> Result<Stdio> {
-    let Some(path) = path else { return Ok(Stdio::null()) };
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("opening {}", path.display()))?;
+    let Some(path) = path else {
+        return Ok(Stdio::null());
+    };
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))?;
     Ok(file.into())
 }

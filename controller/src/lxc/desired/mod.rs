@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration}
 
 pub use net::WantedNet;
 pub(crate) use resolve::desired;
-pub(crate) use workload::role as container_role;
 pub use source::{Source, SourceTemplate};
+pub(crate) use workload::role as container_role;
 
 use super::mark::Mark;
 use crate::{guest::VllmFiles, prober::ProbeSpec, wake::ObjectKey};
@@ -179,18 +179,27 @@ impl Present {
             return Vec::new();
         }
         let cards = self.gpus.iter().map(|minor| format!("/dev/nvidia{minor}"));
-        cards.chain(["/dev/nvidiactl".to_owned(), "/dev/nvidia-uvm".to_owned()]).collect()
+        cards
+            .chain(["/dev/nvidiactl".to_owned(), "/dev/nvidia-uvm".to_owned()])
+            .collect()
     }
 
     /// Device nodes that some hosts have and some programs want.
     pub fn optional_devices(&self) -> &'static [&'static str] {
-        if self.gpus.is_empty() { &[] } else { &["/dev/nvidia-uvm-tools"] }
+        if self.gpus.is_empty() {
+            &[]
+        } else {
+            &["/dev/nvidia-uvm-tools"]
+        }
     }
 
     /// Whether anything has to be done or seen inside the guest before it counts as set up.
     pub fn enters_guest(&self) -> bool {
         let serves = matches!(&self.role, Role::Container { vllm: Some(_), .. });
-        self.setup.is_some() || serves || matches!(self.source, Source::Template(_)) || !self.gpus.is_empty()
+        self.setup.is_some()
+            || serves
+            || matches!(self.source, Source::Template(_))
+            || !self.gpus.is_empty()
     }
 
     /// It is sealed in the end.

@@ -5,7 +5,9 @@
 use proxmox_client::PropertyString;
 
 /// The sub-keys that a spec speaks for; what else stands in a `netN` (`type`, `link_down`, `trunks`…) is left as it is.
-const OWNED: [&str; 10] = ["name", "bridge", "ip", "gw", "ip6", "gw6", "tag", "mtu", "rate", "firewall"];
+const OWNED: [&str; 10] = [
+    "name", "bridge", "ip", "gw", "ip6", "gw6", "tag", "mtu", "rate", "firewall",
+];
 
 /// One network device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,11 +29,16 @@ impl WantedNet {
         net.set("name", &self.name);
         net.set("bridge", &self.bridge);
         if let Some(hwaddr) = &self.hwaddr
-            && !net.get("hwaddr").is_some_and(|is| is.eq_ignore_ascii_case(hwaddr))
+            && !net
+                .get("hwaddr")
+                .is_some_and(|is| is.eq_ignore_ascii_case(hwaddr))
         {
             net.set("hwaddr", hwaddr);
         }
-        for key in OWNED.into_iter().filter(|k| !matches!(*k, "name" | "bridge")) {
+        for key in OWNED
+            .into_iter()
+            .filter(|k| !matches!(*k, "name" | "bridge"))
+        {
             match self.properties.iter().find(|(k, _)| *k == key) {
                 Some((_, value)) => drop(net.set(key, value)),
                 None => drop(net.remove(key)),
@@ -48,6 +55,9 @@ impl WantedNet {
 
     /// The VLAN tag.
     pub fn vlan(&self) -> Option<&str> {
-        self.properties.iter().find(|(k, _)| *k == "tag").map(|(_, v)| v.as_str())
+        self.properties
+            .iter()
+            .find(|(k, _)| *k == "tag")
+            .map(|(_, v)| v.as_str())
     }
 }

@@ -26,36 +26,68 @@ pub(crate) async fn desired<K: LxcKind>(object: &K, cx: &Context) -> Result<Desi
     let target = Target {
         key: key_of(object),
         uid: object.uid().unwrap_or_default(),
-        instance: hypervisor.as_ref().and_then(|h| h.spec.instance.clone()).unwrap_or_else(|| cx.instance.clone()),
-        hypervisor: hypervisor.as_ref().map(ResourceExt::name_any).or_else(|| status.and_then(|s| s.hypervisor.clone())).unwrap_or_default(),
-        vmid: status.and_then(|s| s.vmid).and_then(|v| u32::try_from(v).ok()),
+        instance: hypervisor
+            .as_ref()
+            .and_then(|h| h.spec.instance.clone())
+            .unwrap_or_else(|| cx.instance.clone()),
+        hypervisor: hypervisor
+            .as_ref()
+            .map(ResourceExt::name_any)
+            .or_else(|| status.and_then(|s| s.hypervisor.clone()))
+            .unwrap_or_default(),
+        vmid: status
+            .and_then(|s| s.vmid)
+            .and_then(|v| u32::try_from(v).ok()),
         node_hint: status.and_then(|s| s.node.clone()),
     };
     let shutdown_timeout = spec.shutdown_timeout().into();
     if deleting {
         let retain = spec.deletion_policy == Some(DeletionPolicy::Retain);
         let children = children(object, cx);
-        return Ok(Desired { target, goal: Goal::Absent(Absence { retain, children, shutdown_timeout }) });
+        return Ok(Desired {
+            target,
+            goal: Goal::Absent(Absence {
+                retain,
+                children,
+                shutdown_timeout,
+            }),
+        });
     }
     let Some(hypervisor) = hypervisor else {
         return Err(Fault::bug("a hypervisor was resolved to nothing"));
     };
     allowed(object, &hypervisor, cx).await?;
     // resolved once: a second hypervisor that appears while this one waits for something changes nothing for it
-    let present = present(object, &hypervisor, cx).await.map_err(|fault| fault.on(&hypervisor.name_any()))?;
-    Ok(Desired { target, goal: Goal::Present(Box::new(present)) })
+    let present = present(object, &hypervisor, cx)
+        .await
+        .map_err(|fault| fault.on(&hypervisor.name_any()))?;
+    Ok(Desired {
+        target,
+        goal: Goal::Present(Box::new(present)),
+    })
 }
 
 /// The hypervisor of an object: the one it has, the one it names, or the only one there is.
-fn hypervisor<K: LxcKind>(object: &K, deleting: bool, cx: &Context) -> Result<Option<Hypervisor>, Fault> {
-    let named = object.spec_shared().hypervisor_ref.as_ref().map(|r| r.name.as_str());
+fn hypervisor<K: LxcKind>(
+    object: &K,
+    deleting: bool,
+    cx: &Context,
+) -> Result<Option<Hypervisor>, Fault> {
+    let named = object
+        .spec_shared()
+        .hypervisor_ref
+        .as_ref()
+        .map(|r| r.name.as_str());
     let kept = object.status_shared().and_then(|s| s.hypervisor.as_deref());
-    let not_found = |message: String| Fault::user(C::HypervisorReady, Reason::HypervisorNotFound, message);
+    let not_found =
+        |message: String| Fault::user(C::HypervisorReady, Reason::HypervisorNotFound, message);
     if let (Some(named), Some(kept)) = (named, kept)
         && named != kept
         && !deleting
     {
-        let message = format!("spec.hypervisorRef names {named}, but the container is on {kept} and does not move; set it back, or make a new object.");
+        let message = format!(
+            "spec.hypervisorRef names {named}, but the container is on {kept} and does not move; set it back, or make a new object."
+        );
         return Err(Fault::user(C::ConfigInSync, Reason::Invalid, message));
     }
     if let Some(name) = kept.or(named) {
@@ -63,7 +95,9 @@ fn hypervisor<K: LxcKind>(object: &K, deleting: bool, cx: &Context) -> Result<Op
             Some(found) => Ok(Some(found)),
             // nothing was ever asked of it
             None if deleting && object.status_shared().is_none_or(|s| s.vmid.is_none()) => Ok(None),
-            None => Err(not_found(format!("Hypervisor {name} does not exist; create it, or correct spec.hypervisorRef."))),
+            None => Err(not_found(format!(
+                "Hypervisor {name} does not exist; create it, or correct spec.hypervisorRef."
+            ))),
         };
     }
     if deleting {
@@ -72,52 +106,96 @@ fn hypervisor<K: LxcKind>(object: &K, deleting: bool, cx: &Context) -> Result<Op
     let mut all = cx.stores.all_hypervisors();
     match all.len() {
         1 => Ok(all.pop()),
-        0 => Err(not_found("There is no Hypervisor; create one (see manifests/hypervisor).".to_owned())),
+        0 => Err(not_found(
+            "There is no Hypervisor; create one (see manifests/hypervisor).".to_owned(),
+        )),
         _ => {
             let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
-            Err(not_found(format!("There are several hypervisors ({}); say which in spec.hypervisorRef.", names.join(", "))))
+            Err(not_found(format!(
+                "There are several hypervisors ({}); say which in spec.hypervisorRef.",
+                names.join(", ")
+            )))
         }
     }
 }
 
 /// The hypervisor may be used from this namespace.
-async fn allowed<K: LxcKind>(object: &K, hypervisor: &Hypervisor, cx: &Context) -> Result<(), Fault> {
-    let Some(selector) = &hypervisor.spec.allowed_namespaces else { return Ok(()) };
+async fn allowed<K: LxcKind>(
+    object: &K,
+    hypervisor: &Hypervisor,
+    cx: &Context,
+) -> Result<(), Fault> {
+    let Some(selector) = &hypervisor.spec.allowed_namespaces else {
+        return Ok(());
+    };
     let name = object.namespace().unwrap_or_default();
     let api: Api<Namespace> = Api::all(cx.kube.clone());
-    let labels = api.get(&name).await.map_err(|e| Fault::kube(&e, &format!("reading namespace {name}")))?.metadata.labels.unwrap_or_default();
+    let labels = api
+        .get(&name)
+        .await
+        .map_err(|e| Fault::kube(&e, &format!("reading namespace {name}")))?
+        .metadata
+        .labels
+        .unwrap_or_default();
     let selector = kube::core::Selector::try_from(selector.clone()).map_err(|e| {
-        let message = format!("Hypervisor {}: spec.allowedNamespaces is no valid selector: {e}", hypervisor.name_any());
+        let message = format!(
+            "Hypervisor {}: spec.allowedNamespaces is no valid selector: {e}",
+            hypervisor.name_any()
+        );
         Fault::user(C::HypervisorReady, Reason::NamespaceNotAllowed, message)
     })?;
     if selector.matches(&labels) {
         return Ok(());
     }
-    let message = format!("Hypervisor {} may not be used from namespace {name}: its labels don't match spec.allowedNamespaces there.", hypervisor.name_any());
-    Err(Fault::user(C::HypervisorReady, Reason::NamespaceNotAllowed, message))
+    let message = format!(
+        "Hypervisor {} may not be used from namespace {name}: its labels don't match spec.allowedNamespaces there.",
+        hypervisor.name_any()
+    );
+    Err(Fault::user(
+        C::HypervisorReady,
+        Reason::NamespaceNotAllowed,
+        message,
+    ))
 }
 
 /// Objects that were cloned from this one and are still there.
 fn children<K: LxcKind>(object: &K, cx: &Context) -> Vec<String> {
     let (me, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
-    let mine = |ns: Option<String>, template: Option<&str>| ns.as_deref() == Some(&namespace) && template == Some(&me);
+    let mine = |ns: Option<String>, template: Option<&str>| {
+        ns.as_deref() == Some(&namespace) && template == Some(&me)
+    };
     let templates = cx.stores.all_templates();
     let containers = cx.stores.all_containers();
-    let exists = |status: Option<&phoenix_crds::LxcStatus>| status.is_some_and(|s| s.vmid.is_some());
+    let exists =
+        |status: Option<&phoenix_crds::LxcStatus>| status.is_some_and(|s| s.vmid.is_some());
     if !K::SEALED {
         return Vec::new();
     }
-    let t = templates.iter().filter(|t| mine(t.namespace(), crate::lxc::template_of(*t)) && exists(t.status.as_ref()));
-    let c = containers.iter().filter(|c| mine(c.namespace(), crate::lxc::template_of(*c)) && exists(c.status.as_ref()));
-    t.map(|t| format!("lxctemplate/{}", t.name_any())).chain(c.map(|c| format!("lxccontainer/{}", c.name_any()))).collect()
+    let t = templates
+        .iter()
+        .filter(|t| mine(t.namespace(), crate::lxc::template_of(*t)) && exists(t.status.as_ref()));
+    let c = containers
+        .iter()
+        .filter(|c| mine(c.namespace(), crate::lxc::template_of(*c)) && exists(c.status.as_ref()));
+    t.map(|t| format!("lxctemplate/{}", t.name_any()))
+        .chain(c.map(|c| format!("lxccontainer/{}", c.name_any())))
+        .collect()
 }
 
-async fn present<K: LxcKind>(object: &K, hypervisor: &Hypervisor, cx: &Context) -> Result<Present, Fault> {
+async fn present<K: LxcKind>(
+    object: &K,
+    hypervisor: &Hypervisor,
+    cx: &Context,
+) -> Result<Present, Fault> {
     let (spec, status) = (object.spec_shared(), object.status_shared());
     let namespace = object.namespace().unwrap_or_default();
     let created = crate::lxc::was_created(status);
     let defaults = hypervisor.spec.defaults.clone().unwrap_or_default();
-    let disk_gib = quantity(spec.rootfs.as_ref().and_then(|r| r.size.as_ref()), "spec.rootfs.size", Quantity::gibibytes)?;
+    let disk_gib = quantity(
+        spec.rootfs.as_ref().and_then(|r| r.size.as_ref()),
+        "spec.rootfs.size",
+        Quantity::gibibytes,
+    )?;
     let source = source::resolve(spec, &namespace, status, created, cx)?;
     if let (Source::Template(s), false) = (&source, created)
         && let Some(template) = cx.stores.template(&namespace, &s.name)
@@ -125,7 +203,11 @@ async fn present<K: LxcKind>(object: &K, hypervisor: &Hypervisor, cx: &Context) 
         source::compatible(spec, s, &template, disk_gib)?;
     }
     let from_scratch = matches!(source, Source::OsTemplate(_));
-    let storage = spec.rootfs.as_ref().and_then(|r| r.storage.clone()).or_else(|| defaults.storage.clone().filter(|_| from_scratch));
+    let storage = spec
+        .rootfs
+        .as_ref()
+        .and_then(|r| r.storage.clone())
+        .or_else(|| defaults.storage.clone().filter(|_| from_scratch));
     if from_scratch && storage.is_none() {
         let message = "no storage is named: give spec.rootfs.storage, or spec.defaults.storage of the hypervisor.";
         return Err(Fault::user(C::ConfigInSync, Reason::Invalid, message));
@@ -134,10 +216,15 @@ async fn present<K: LxcKind>(object: &K, hypervisor: &Hypervisor, cx: &Context) 
         Some(setup) => Some(setup::resolve(setup, &namespace, cx).await?),
         None => None,
     };
-    let setup_mark = setup.as_ref().map_or(setup::NO_SETUP.to_owned(), |s| s.hash.clone());
+    let setup_mark = setup
+        .as_ref()
+        .map_or(setup::NO_SETUP.to_owned(), |s| s.hash.clone());
     let keys = keys(spec, &defaults, from_scratch)?;
     let features = keys.get("features").cloned().unwrap_or_default();
-    let range = hypervisor.spec.vmid_range.map_or(100..=999_999_999, |r| bounded(r.start)..=bounded(r.end));
+    let range = hypervisor
+        .spec
+        .vmid_range
+        .map_or(100..=999_999_999, |r| bounded(r.start)..=bounded(r.end));
     Ok(Present {
         pinned: spec.vmid.map(bounded),
         range,
@@ -150,8 +237,22 @@ async fn present<K: LxcKind>(object: &K, hypervisor: &Hypervisor, cx: &Context) 
         description: spec.description.clone(),
         storage,
         disk_gib,
-        gpus: spec.gpu_indices().iter().filter_map(|i| u32::try_from(*i).ok()).collect(),
-        revision: hash::short(&[RECIPE, source.revision(), &setup_mark, &features, if spec.unprivileged == Some(false) { "privileged" } else { "" }]),
+        gpus: spec
+            .gpu_indices()
+            .iter()
+            .filter_map(|i| u32::try_from(*i).ok())
+            .collect(),
+        revision: hash::short(&[
+            RECIPE,
+            source.revision(),
+            &setup_mark,
+            &features,
+            if spec.unprivileged == Some(false) {
+                "privileged"
+            } else {
+                ""
+            },
+        ]),
         source,
         setup,
         setup_mark,
@@ -168,42 +269,81 @@ fn bounded(vmid: i64) -> u32 {
 /// VMIDs that other objects of this hypervisor hold.
 fn taken<K: LxcKind>(object: &K, hypervisor: &str, cx: &Context) -> Vec<u32> {
     let uid = object.uid();
-    let templates = cx.stores.all_templates().into_iter().map(|t| (t.uid(), t.status, t.spec.shared.vmid));
-    let containers = cx.stores.all_containers().into_iter().map(|c| (c.uid(), c.status, c.spec.shared.vmid));
+    let templates = cx
+        .stores
+        .all_templates()
+        .into_iter()
+        .map(|t| (t.uid(), t.status, t.spec.shared.vmid));
+    let containers = cx
+        .stores
+        .all_containers()
+        .into_iter()
+        .map(|c| (c.uid(), c.status, c.spec.shared.vmid));
     templates
         .chain(containers)
-        .filter(|(other, status, _)| *other != uid && status.as_ref().is_none_or(|s| s.hypervisor.as_deref().is_none_or(|h| h == hypervisor)))
+        .filter(|(other, status, _)| {
+            *other != uid
+                && status
+                    .as_ref()
+                    .is_none_or(|s| s.hypervisor.as_deref().is_none_or(|h| h == hypervisor))
+        })
         .flat_map(|(_, status, pinned)| [status.and_then(|s| s.vmid), pinned])
         .flatten()
         .map(bounded)
         .collect()
 }
 
-fn node(spec: &LxcSpec, source: &Source, defaults: &phoenix_crds::hypervisor::Defaults, hypervisor: &Hypervisor) -> Result<String, Fault> {
+fn node(
+    spec: &LxcSpec,
+    source: &Source,
+    defaults: &phoenix_crds::hypervisor::Defaults,
+    hypervisor: &Hypervisor,
+) -> Result<String, Fault> {
     if let Source::Template(t) = source {
         return Ok(t.node.clone());
     }
     if let Some(node) = spec.node.clone().or_else(|| defaults.node.clone()) {
         return Ok(node);
     }
-    let nodes = hypervisor.status.as_ref().map(|s| s.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>()).unwrap_or_default();
+    let nodes = hypervisor
+        .status
+        .as_ref()
+        .map(|s| s.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>())
+        .unwrap_or_default();
     match nodes.as_slice() {
         [only] => Ok(only.clone()),
         // the hypervisor has not been looked at yet: the connection's own condition says so
         [] => Ok(String::new()),
         several => {
-            let message = format!("no node is named and there are several ({}); give spec.node, or spec.defaults.node of the hypervisor.", several.join(", "));
+            let message = format!(
+                "no node is named and there are several ({}); give spec.node, or spec.defaults.node of the hypervisor.",
+                several.join(", ")
+            );
             Err(Fault::user(C::ConfigInSync, Reason::Invalid, message))
         }
     }
 }
 
-fn quantity<E: std::fmt::Display>(value: Option<&Quantity>, field: &str, unit: impl Fn(&Quantity) -> Result<u64, E>) -> Result<Option<u64>, Fault> {
-    value.map(|q| unit(q).map_err(|e| Fault::user(C::ConfigInSync, Reason::Invalid, format!("{field}: {e}.")))).transpose()
+fn quantity<E: std::fmt::Display>(
+    value: Option<&Quantity>,
+    field: &str,
+    unit: impl Fn(&Quantity) -> Result<u64, E>,
+) -> Result<Option<u64>, Fault> {
+    value
+        .map(|q| {
+            unit(q).map_err(|e| {
+                Fault::user(C::ConfigInSync, Reason::Invalid, format!("{field}: {e}."))
+            })
+        })
+        .transpose()
 }
 
 /// Config keys that the spec fixes, in Proxmox's spelling.
-fn keys(spec: &LxcSpec, defaults: &phoenix_crds::hypervisor::Defaults, from_scratch: bool) -> Result<BTreeMap<&'static str, String>, Fault> {
+fn keys(
+    spec: &LxcSpec,
+    defaults: &phoenix_crds::hypervisor::Defaults,
+    from_scratch: bool,
+) -> Result<BTreeMap<&'static str, String>, Fault> {
     let mut keys = BTreeMap::new();
     let resources = spec.resources.clone().unwrap_or_default();
     let mut put = |key: &'static str, value: Option<String>| {
@@ -214,17 +354,45 @@ fn keys(spec: &LxcSpec, defaults: &phoenix_crds::hypervisor::Defaults, from_scra
     put("cores", resources.cores.map(|n| n.to_string()));
     put("cpulimit", resources.cpu_limit.map(|n| n.to_string()));
     put("cpuunits", resources.cpu_units.map(|n| n.to_string()));
-    put("memory", quantity(resources.memory.as_ref(), "spec.resources.memory", Quantity::mebibytes)?.map(|n| n.to_string()));
-    put("swap", quantity(resources.swap.as_ref(), "spec.resources.swap", Quantity::mebibytes)?.map(|n| n.to_string()));
+    put(
+        "memory",
+        quantity(
+            resources.memory.as_ref(),
+            "spec.resources.memory",
+            Quantity::mebibytes,
+        )?
+        .map(|n| n.to_string()),
+    );
+    put(
+        "swap",
+        quantity(
+            resources.swap.as_ref(),
+            "spec.resources.swap",
+            Quantity::mebibytes,
+        )?
+        .map(|n| n.to_string()),
+    );
     put("features", spec.features.as_ref().map(features));
     let dns = spec.dns.clone().unwrap_or_default();
-    let servers = if dns.nameservers.is_empty() && from_scratch { defaults.nameservers.clone() } else { dns.nameservers };
-    put("nameserver", (!servers.is_empty()).then(|| servers.join(" ")));
+    let servers = if dns.nameservers.is_empty() && from_scratch {
+        defaults.nameservers.clone()
+    } else {
+        dns.nameservers
+    };
+    put(
+        "nameserver",
+        (!servers.is_empty()).then(|| servers.join(" ")),
+    );
     put("searchdomain", dns.search_domain);
     if let Some(boot) = &spec.boot {
         put("onboot", boot.on_boot.map(|on| u8::from(on).to_string()));
-        let delay = boot.up_delay.map(|d| std::time::Duration::from(d).as_secs());
-        let parts = [boot.order.map(|n| format!("order={n}")), delay.map(|s| format!("up={s}"))];
+        let delay = boot
+            .up_delay
+            .map(|d| std::time::Duration::from(d).as_secs());
+        let parts = [
+            boot.order.map(|n| format!("order={n}")),
+            delay.map(|s| format!("up={s}")),
+        ];
         let startup: Vec<String> = parts.into_iter().flatten().collect();
         put("startup", (!startup.is_empty()).then(|| startup.join(",")));
     }
@@ -239,14 +407,21 @@ fn features(features: &phoenix_crds::lxc::Features) -> String {
         ("mknod", features.mknod),
         ("nesting", features.nesting),
     ];
-    let mut on: Vec<String> = flags.iter().filter(|(_, f)| *f == Some(true)).map(|(name, _)| format!("{name}=1")).collect();
+    let mut on: Vec<String> = flags
+        .iter()
+        .filter(|(_, f)| *f == Some(true))
+        .map(|(name, _)| format!("{name}=1"))
+        .collect();
     if !features.mount.is_empty() {
         on.push(format!("mount={}", features.mount.join(";")));
     }
     on.join(",")
 }
 
-fn nets(spec: &LxcSpec, defaults: &phoenix_crds::hypervisor::Defaults) -> Result<Option<Vec<WantedNet>>, Fault> {
+fn nets(
+    spec: &LxcSpec,
+    defaults: &phoenix_crds::hypervisor::Defaults,
+) -> Result<Option<Vec<WantedNet>>, Fault> {
     if spec.network.is_empty() {
         return Ok(None);
     }

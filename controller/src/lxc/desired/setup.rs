@@ -14,14 +14,24 @@ use crate::{context::Context, fault::Fault, hash};
 pub(super) const NO_SETUP: &str = "none";
 
 /// Reads `spec.setup`.
-pub(super) async fn resolve(spec: &SpecSetup, namespace: &str, cx: &Context) -> Result<Setup, Fault> {
+pub(super) async fn resolve(
+    spec: &SpecSetup,
+    namespace: &str,
+    cx: &Context,
+) -> Result<Setup, Fault> {
     let script = match (&spec.script, &spec.script_from) {
         (Some(script), _) => script.clone(),
         (None, Some(from)) => {
             let reference = &from.config_map_key_ref;
             from_config_map(&reference.name, &reference.key, namespace, cx).await?
         }
-        (None, None) => return Err(Fault::user(C::SetupComplete, Reason::Failed, "spec.setup has neither script nor scriptFrom; give exactly one.")),
+        (None, None) => {
+            return Err(Fault::user(
+                C::SetupComplete,
+                Reason::Failed,
+                "spec.setup has neither script nor scriptFrom; give exactly one.",
+            ));
+        }
     };
     let hash = hash::short(&[&script, spec.verify.as_deref().unwrap_or_default()]);
     Ok(Setup {
@@ -33,15 +43,28 @@ pub(super) async fn resolve(spec: &SpecSetup, namespace: &str, cx: &Context) -> 
     })
 }
 
-async fn from_config_map(name: &str, key: &str, namespace: &str, cx: &Context) -> Result<String, Fault> {
+async fn from_config_map(
+    name: &str,
+    key: &str,
+    namespace: &str,
+    cx: &Context,
+) -> Result<String, Fault> {
     let api: Api<ConfigMap> = Api::namespaced(cx.kube.clone(), namespace);
-    let map = api.get_opt(name).await.map_err(|e| Fault::kube(&e, &format!("reading ConfigMap {namespace}/{name}")))?;
+    let map = api
+        .get_opt(name)
+        .await
+        .map_err(|e| Fault::kube(&e, &format!("reading ConfigMap {namespace}/{name}")))?;
     let Some(map) = map else {
-        let message = format!("ConfigMap {namespace}/{name} (spec.setup.scriptFrom) does not exist; create it, and this goes on by itself.");
+        let message = format!(
+            "ConfigMap {namespace}/{name} (spec.setup.scriptFrom) does not exist; create it, and this goes on by itself."
+        );
         return Err(Fault::retry(C::SetupComplete, Reason::Waiting, message));
     };
-    map.data.and_then(|mut data| data.remove(key)).ok_or_else(|| {
-        let message = format!("ConfigMap {namespace}/{name} has no key {key:?} (spec.setup.scriptFrom).");
-        Fault::retry(C::SetupComplete, Reason::Waiting, message)
-    })
+    map.data
+        .and_then(|mut data| data.remove(key))
+        .ok_or_else(|| {
+            let message =
+                format!("ConfigMap {namespace}/{name} has no key {key:?} (spec.setup.scriptFrom).");
+            Fault::retry(C::SetupComplete, Reason::Waiting, message)
+        })
 }

@@ -46,12 +46,22 @@ impl Source {
 }
 
 /// Resolves `spec.source`. An object whose container exists no longer depends on its source being there.
-pub(super) fn resolve(spec: &LxcSpec, namespace: &str, status: Option<&LxcStatus>, created: bool, cx: &Context) -> Result<Source, Fault> {
+pub(super) fn resolve(
+    spec: &LxcSpec,
+    namespace: &str,
+    status: Option<&LxcStatus>,
+    created: bool,
+    cx: &Context,
+) -> Result<Source, Fault> {
     if let Some(volume) = &spec.source.os_template {
         return Ok(Source::OsTemplate(volume.clone()));
     }
     let Some(name) = spec.source.template_ref.as_ref().map(|r| r.name.clone()) else {
-        return Err(Fault::user(C::ConfigInSync, Reason::Invalid, "spec.source names neither templateRef nor osTemplate; give exactly one."));
+        return Err(Fault::user(
+            C::ConfigInSync,
+            Reason::Invalid,
+            "spec.source names neither templateRef nor osTemplate; give exactly one.",
+        ));
     };
     let template = cx.stores.template(namespace, &name);
     let source = match template.as_ref().map(|t| sealed(t, &name)) {
@@ -63,7 +73,11 @@ pub(super) fn resolve(spec: &LxcSpec, namespace: &str, status: Option<&LxcStatus
                 "LxcTemplate {namespace}/{name} (spec.source.templateRef) does not exist. Create it, and this goes on by itself; if the name is \
                  wrong, make this object anew with the right one."
             );
-            return Err(Fault::retry(C::SourceReady, Reason::TemplateNotFound, message));
+            return Err(Fault::retry(
+                C::SourceReady,
+                Reason::TemplateNotFound,
+                message,
+            ));
         }
     };
     if !created && let (Some(template), Some(expected)) = (&template, &spec.source.snapshot) {
@@ -80,7 +94,11 @@ fn snapshot_matches(template: &LxcTemplate, expected: &str, is: &str) -> Result<
         "spec.source.snapshot expects {expected:?}, but LxcTemplate {} is sealed as {is:?}. Make this object anew with the right name, or without one.",
         template.metadata.name.as_deref().unwrap_or_default()
     );
-    Err(Fault::user(C::SourceReady, Reason::SnapshotMismatch, message))
+    Err(Fault::user(
+        C::SourceReady,
+        Reason::SnapshotMismatch,
+        message,
+    ))
 }
 
 fn sealed(template: &LxcTemplate, name: &str) -> Result<SourceTemplate, Fault> {
@@ -88,23 +106,54 @@ fn sealed(template: &LxcTemplate, name: &str) -> Result<SourceTemplate, Fault> {
     let truth = |kind: C| status.conditions.iter().find(|c| c.type_ == kind.as_str());
     let is_sealed = truth(C::Sealed).is_some_and(|c| c.status == <&str>::from(Truth::True));
     let snapshot = status.snapshot.clone().unwrap_or_default();
-    let facts = (status.vmid.and_then(|v| u32::try_from(v).ok()), status.node.clone(), snapshot.name.clone(), status.revision.clone());
-    if let (true, None, (Some(vmid), Some(node), Some(snapshot_name), Some(revision))) = (is_sealed, &template.metadata.deletion_timestamp, facts) {
+    let facts = (
+        status.vmid.and_then(|v| u32::try_from(v).ok()),
+        status.node.clone(),
+        snapshot.name.clone(),
+        status.revision.clone(),
+    );
+    if let (true, None, (Some(vmid), Some(node), Some(snapshot_name), Some(revision))) =
+        (is_sealed, &template.metadata.deletion_timestamp, facts)
+    {
         let linked = snapshot.strategy.as_deref() == Some(<&str>::from(super::Strategy::Linked));
         // a full clone of a converted container has no snapshot to start from
-        let clone_snapshot = (!linked && snapshot.zfs_snapshot.as_deref().is_some_and(|z| !z.ends_with("@__base__"))).then(|| snapshot_name.clone());
-        return Ok(SourceTemplate { name: name.to_owned(), vmid, node, snapshot: snapshot_name, linked, clone_snapshot, revision });
+        let clone_snapshot = (!linked
+            && snapshot
+                .zfs_snapshot
+                .as_deref()
+                .is_some_and(|z| !z.ends_with("@__base__")))
+        .then(|| snapshot_name.clone());
+        return Ok(SourceTemplate {
+            name: name.to_owned(),
+            vmid,
+            node,
+            snapshot: snapshot_name,
+            linked,
+            clone_snapshot,
+            revision,
+        });
     }
     if template.metadata.deletion_timestamp.is_some() {
         let message = format!("LxcTemplate {name} is being deleted.");
-        return Err(Fault::retry(C::SourceReady, Reason::WaitingForTemplate, message));
+        return Err(Fault::retry(
+            C::SourceReady,
+            Reason::WaitingForTemplate,
+            message,
+        ));
     }
     let message = match truth(C::Stalled) {
-        Some(stalled) => format!("LxcTemplate {name} is not sealed and needs somebody's hand: {}", stalled.message),
+        Some(stalled) => format!(
+            "LxcTemplate {name} is not sealed and needs somebody's hand: {}",
+            stalled.message
+        ),
         // not in which state it is: that would change, and be written here, with its every step
         None => format!("LxcTemplate {name} is not sealed yet."),
     };
-    Err(Fault::retry(C::SourceReady, Reason::WaitingForTemplate, message))
+    Err(Fault::retry(
+        C::SourceReady,
+        Reason::WaitingForTemplate,
+        message,
+    ))
 }
 
 /// The source of a container that exists, from its own status.
@@ -122,31 +171,54 @@ fn remembered(name: String, status: Option<&LxcStatus>) -> SourceTemplate {
 }
 
 /// What a clone can't have other than its source: checked before anything is created.
-pub(super) fn compatible(spec: &LxcSpec, source: &SourceTemplate, template: &LxcTemplate, disk_gib: Option<u64>) -> Result<(), Fault> {
-    let resolved = template.status.as_ref().and_then(|s| s.resolved.clone()).unwrap_or_default();
+pub(super) fn compatible(
+    spec: &LxcSpec,
+    source: &SourceTemplate,
+    template: &LxcTemplate,
+    disk_gib: Option<u64>,
+) -> Result<(), Fault> {
+    let resolved = template
+        .status
+        .as_ref()
+        .and_then(|s| s.resolved.clone())
+        .unwrap_or_default();
     let refuse = |message: String| Err(Fault::user(C::SourceReady, Reason::Incompatible, message));
     let name = &source.name;
     if let (Some(asked), Some(is)) = (spec.unprivileged, resolved.unprivileged)
         && asked != is
     {
-        return refuse(format!("spec.unprivileged is {asked}, but {name} is {is}, and Proxmox can't change that between a clone and its source."));
+        return refuse(format!(
+            "spec.unprivileged is {asked}, but {name} is {is}, and Proxmox can't change that between a clone and its source."
+        ));
     }
     let rootfs = resolved.rootfs.unwrap_or_default();
     if let (Some(asked), Some(is)) = (disk_gib, rootfs.size.and_then(|s| s.gibibytes().ok()))
         && asked < is
     {
-        return refuse(format!("spec.rootfs.size is {asked}Gi, but {name} has {is}Gi, and a disk never shrinks; ask for {is}Gi or more."));
+        return refuse(format!(
+            "spec.rootfs.size is {asked}Gi, but {name} has {is}Gi, and a disk never shrinks; ask for {is}Gi or more."
+        ));
     }
-    if let (true, Some(asked), Some(is)) = (source.linked, spec.rootfs.as_ref().and_then(|r| r.storage.as_ref()), &rootfs.storage)
-        && asked != is
+    if let (true, Some(asked), Some(is)) = (
+        source.linked,
+        spec.rootfs.as_ref().and_then(|r| r.storage.as_ref()),
+        &rootfs.storage,
+    ) && asked != is
     {
-        return refuse(format!("spec.rootfs.storage is {asked}, but a linked clone stays on its source's storage {is}; leave it out, or seal {name} with strategy Full."));
+        return refuse(format!(
+            "spec.rootfs.storage is {asked}, but a linked clone stays on its source's storage {is}; leave it out, or seal {name} with strategy Full."
+        ));
     }
     if let Some(node) = spec.node.as_ref().filter(|node| **node != source.node) {
-        return refuse(format!("spec.node is {node}, but {name} and its volumes are on {}; leave spec.node out.", source.node));
+        return refuse(format!(
+            "spec.node is {node}, but {name} and its volumes are on {}; leave spec.node out.",
+            source.node
+        ));
     }
     if spec.network.is_empty() && !resolved.network.is_empty() {
-        let message = format!("spec.network is left out, but {name} has a network: two clones would boot with one address. List the interfaces.");
+        let message = format!(
+            "spec.network is left out, but {name} has a network: two clones would boot with one address. List the interfaces."
+        );
         return Err(Fault::user(C::ConfigInSync, Reason::Invalid, message));
     }
     Ok(())

@@ -27,7 +27,12 @@ pub(super) fn matches(view: &View<'_>, draft: &mut Draft) -> Decision {
         return draft.blocked(C::ConfigInSync, Reason::Invalid, missing);
     }
     let fresh = fresh(view);
-    let changes = [keys(view, seen, fresh), features(view.present, seen), devices(view, seen, fresh), optional_device(view, seen, fresh)];
+    let changes = [
+        keys(view, seen, fresh),
+        features(view.present, seen),
+        devices(view, seen, fresh),
+        optional_device(view, seen, fresh),
+    ];
     if let Some(change) = changes.into_iter().find(|c| !c.is_empty()) {
         return configure(view, draft, site, change);
     }
@@ -35,7 +40,12 @@ pub(super) fn matches(view: &View<'_>, draft: &mut Draft) -> Decision {
         return Some(decision);
     }
     match restart_required(seen) {
-        Some(message) => draft.found(Finding::said(C::ConfigInSync, Truth::False, Reason::RestartRequired, message)),
+        Some(message) => draft.found(Finding::said(
+            C::ConfigInSync,
+            Truth::False,
+            Reason::RestartRequired,
+            message,
+        )),
         None => draft.met(C::ConfigInSync, Reason::InSync, ""),
     }
     None
@@ -58,16 +68,31 @@ fn configure(view: &View<'_>, draft: &mut Draft, site: Site, change: Change) -> 
             site.node
         );
         draft.stalled(C::ConfigInSync, Reason::RootRequired, message);
-        return Some(Verdict::Blocked { recheck: Some(view.observed.interval) });
+        return Some(Verdict::Blocked {
+            recheck: Some(view.observed.interval),
+        });
     }
-    draft.step(C::ConfigInSync, Reason::Applying, Step::Configure { site, change })
+    draft.step(
+        C::ConfigInSync,
+        Reason::Applying,
+        Step::Configure { site, change },
+    )
 }
 
 /// The mark alone: what is durably done must not fail with a change beside it.
 pub(super) fn write_mark(seen: &Seen, site: &Site, grown: &Mark, what: &str) -> Step {
-    let mut change = Change { what: vec![what.to_owned()], ..Change::default() };
-    change.set.insert("description".to_owned(), grown.describe(seen.config.description()));
-    Step::Configure { site: site.clone(), change }
+    let mut change = Change {
+        what: vec![what.to_owned()],
+        ..Change::default()
+    };
+    change.set.insert(
+        "description".to_owned(),
+        grown.describe(seen.config.description()),
+    );
+    Step::Configure {
+        site: site.clone(),
+        change,
+    }
 }
 
 fn keys(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
@@ -107,7 +132,9 @@ fn keys(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
         change.delete.push(key);
     };
     if let Some(wanted) = &present.nets {
-        nets.keys().filter(|i| usize::from(**i) >= wanted.len()).for_each(|i| drop(format!("net{i}")));
+        nets.keys()
+            .filter(|i| usize::from(**i) >= wanted.len())
+            .for_each(|i| drop(format!("net{i}")));
     }
     if fresh && matches!(present.source, Source::Template(_)) {
         // these are the source's own affair and would surprise on a clone
@@ -123,9 +150,17 @@ fn keys(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
 /// Values that Proxmox prints differently from what was sent.
 fn same(key: &str, is: &str, wanted: &str) -> bool {
     match key {
-        "cpulimit" => is.parse::<f64>().ok().zip(wanted.parse::<f64>().ok()).is_some_and(|(a, b)| (a - b).abs() < 1e-9),
-        "startup" => PropertyString::parse(is, Some("order")).means_same(&PropertyString::parse(wanted, Some("order"))),
-        "nameserver" | "searchdomain" => is.split([' ', ',']).filter(|w| !w.is_empty()).eq(wanted.split([' ', ',']).filter(|w| !w.is_empty())),
+        "cpulimit" => is
+            .parse::<f64>()
+            .ok()
+            .zip(wanted.parse::<f64>().ok())
+            .is_some_and(|(a, b)| (a - b).abs() < 1e-9),
+        "startup" => PropertyString::parse(is, Some("order"))
+            .means_same(&PropertyString::parse(wanted, Some("order"))),
+        "nameserver" | "searchdomain" => is
+            .split([' ', ','])
+            .filter(|w| !w.is_empty())
+            .eq(wanted.split([' ', ',']).filter(|w| !w.is_empty())),
         _ => is == wanted,
     }
 }
@@ -133,8 +168,17 @@ fn same(key: &str, is: &str, wanted: &str) -> bool {
 /// The operator owns its tags and leaves others; on a fresh clone the source's are others' too, and go.
 fn tags(present: &Present, config: &CtConfig, fresh: bool) -> Option<String> {
     let is: BTreeSet<String> = config.tags().into_iter().collect();
-    let ours: BTreeSet<String> = present.tags.iter().map(|t| t.to_lowercase()).chain([TAG.to_owned()]).collect();
-    let wanted: BTreeSet<String> = if fresh { ours } else { ours.union(&is).cloned().collect() };
+    let ours: BTreeSet<String> = present
+        .tags
+        .iter()
+        .map(|t| t.to_lowercase())
+        .chain([TAG.to_owned()])
+        .collect();
+    let wanted: BTreeSet<String> = if fresh {
+        ours
+    } else {
+        ours.union(&is).cloned().collect()
+    };
     (is != wanted).then(|| wanted.into_iter().collect::<Vec<_>>().join(";"))
 }
 
@@ -142,23 +186,39 @@ fn tags(present: &Present, config: &CtConfig, fresh: bool) -> Option<String> {
 fn description(view: &View<'_>, config: &CtConfig) -> Option<String> {
     let (is, mark) = (config.description(), view.mark()?);
     // an object restored from Git has another uid: the mark follows
-    let mark = Mark { uid: view.target.uid.clone(), ..mark.clone() };
-    let text = view.present.description.clone().unwrap_or_else(|| mark::strip(is));
+    let mark = Mark {
+        uid: view.target.uid.clone(),
+        ..mark.clone()
+    };
+    let text = view
+        .present
+        .description
+        .clone()
+        .unwrap_or_else(|| mark::strip(is));
     let wanted = mark.describe(&text);
     (is.trim_end() != wanted.trim_end()).then_some(wanted)
 }
 
 /// Nesting is the one feature that others than root may change.
 pub(super) fn only_nesting(features: &str) -> bool {
-    PropertyString::parse(features, None).iter().all(|(key, _)| key == "nesting")
+    PropertyString::parse(features, None)
+        .iter()
+        .all(|(key, _)| key == "nesting")
 }
 
 fn features(present: &Present, seen: &Seen) -> Change {
     let mut change = Change::default();
-    let Some(wanted) = present.keys.get("features") else { return change };
+    let Some(wanted) = present.keys.get("features") else {
+        return change;
+    };
     let (is, want) = (seen.config.features(), PropertyString::parse(wanted, None));
     if !enabled(&is).eq(&enabled(&want)) {
-        let rest = |p: &PropertyString| -> Vec<(String, String)> { enabled(p).into_iter().filter(|(k, _)| k != "nesting").collect() };
+        let rest = |p: &PropertyString| -> Vec<(String, String)> {
+            enabled(p)
+                .into_iter()
+                .filter(|(k, _)| k != "nesting")
+                .collect()
+        };
         change.as_root = rest(&is) != rest(&want) || !seen.config.unprivileged();
         change.what.push(format!("features {wanted}"));
         if wanted.is_empty() {
@@ -172,7 +232,11 @@ fn features(present: &Present, seen: &Seen) -> Change {
 
 /// Features that are on; `x=0` means the same as its absence.
 fn enabled(features: &PropertyString) -> Vec<(String, String)> {
-    let mut on: Vec<_> = features.iter().filter(|(_, v)| *v != "0").map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let mut on: Vec<_> = features
+        .iter()
+        .filter(|(_, v)| *v != "0")
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect();
     on.sort();
     on
 }
@@ -183,10 +247,16 @@ fn devices(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
     let optional = view.present.optional_devices();
     let current = seen.config.devices();
     let path = |p: &PropertyString| p.get("path").unwrap_or_default().to_owned();
-    let mut change = Change { as_root: true, ..Change::default() };
+    let mut change = Change {
+        as_root: true,
+        ..Change::default()
+    };
     let wanted = |p: &str| required.iter().any(|r| r == p) || optional.contains(&p);
     // a running container keeps what it was given; a sealed one's are inherited and cleared here
-    for (i, device) in current.iter().filter(|(_, d)| (fresh || is_nvidia(&path(d))) && !wanted(&path(d))) {
+    for (i, device) in current
+        .iter()
+        .filter(|(_, d)| (fresh || is_nvidia(&path(d))) && !wanted(&path(d)))
+    {
         change.delete.push(format!("dev{i}"));
         change.what.push(format!("no device {}", path(device)));
     }
@@ -194,7 +264,9 @@ fn devices(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
     let mut free = (0u8..=255).filter(|i| !current.contains_key(i));
     for missing in required.iter().filter(|r| !held.contains(*r)) {
         if let Some(slot) = free.next() {
-            change.set.insert(format!("dev{slot}"), device_text(missing));
+            change
+                .set
+                .insert(format!("dev{slot}"), device_text(missing));
             change.what.push(format!("device {missing}"));
         }
     }
@@ -212,16 +284,25 @@ fn device_text(path: &str) -> String {
 
 /// A device that some hosts lack, each in a PUT of its own so that its absence fails nothing else; only before the first start.
 fn optional_device(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
-    let mut change = Change { as_root: true, ..Change::default() };
+    let mut change = Change {
+        as_root: true,
+        ..Change::default()
+    };
     if !fresh || !view.observed.has_root {
         return change;
     }
     let current = seen.config.devices();
     let held = |path: &str| current.values().any(|d| d.get("path") == Some(path));
-    let missing = view.present.optional_devices().iter().find(|p| !held(p) && !view.observed.skipped_devices.contains(**p));
+    let missing = view
+        .present
+        .optional_devices()
+        .iter()
+        .find(|p| !held(p) && !view.observed.skipped_devices.contains(**p));
     if let (Some(path), Some(slot)) = (missing, (0u8..=255).find(|i| !current.contains_key(i))) {
         change.set.insert(format!("dev{slot}"), device_text(path));
-        change.what.push(format!("device {path}, where the host has it"));
+        change
+            .what
+            .push(format!("device {path}, where the host has it"));
         change.optional_device = Some((*path).to_owned());
     }
     change
@@ -231,7 +312,10 @@ fn size(view: &View<'_>, draft: &mut Draft, seen: &Seen, site: &Site) -> Decisio
     let wanted = view.present.disk_gib?;
     let is = seen.config.rootfs()?.size_gib?;
     if wanted < is {
-        let message = format!("spec.rootfs.size is {wanted}Gi, but container {} already has {is}Gi and a disk never shrinks; ask for {is}Gi or more.", site.vmid);
+        let message = format!(
+            "spec.rootfs.size is {wanted}Gi, but container {} already has {is}Gi and a disk never shrinks; ask for {is}Gi or more.",
+            site.vmid
+        );
         return draft.blocked(C::ConfigInSync, Reason::Invalid, message);
     }
     if wanted == is {
@@ -243,13 +327,30 @@ fn size(view: &View<'_>, draft: &mut Draft, seen: &Seen, site: &Site) -> Decisio
             return Some(wait);
         }
     }
-    draft.step(C::ConfigInSync, Reason::Applying, Step::Resize { site: site.clone(), gib: wanted })
+    draft.step(
+        C::ConfigInSync,
+        Reason::Applying,
+        Step::Resize {
+            site: site.clone(),
+            gib: wanted,
+        },
+    )
 }
 
 /// What was accepted but waits for the next start.
 fn restart_required(seen: &Seen) -> Option<String> {
-    let waiting: Vec<&str> = seen.pending.iter().filter(|p| p.waits()).map(|p| p.key.as_str()).collect();
-    (!waiting.is_empty()).then(|| format!("Changed, but in effect only after a restart of the container: {}.", waiting.join(", ")))
+    let waiting: Vec<&str> = seen
+        .pending
+        .iter()
+        .filter(|p| p.waits())
+        .map(|p| p.key.as_str())
+        .collect();
+    (!waiting.is_empty()).then(|| {
+        format!(
+            "Changed, but in effect only after a restart of the container: {}.",
+            waiting.join(", ")
+        )
+    })
 }
 
 /// No other container of this hypervisor boots with the same static address on the same bridge and VLAN.
@@ -258,8 +359,12 @@ pub(super) fn no_rival(view: &View<'_>, draft: &mut Draft) -> Decision {
     if running {
         return None;
     }
-    let message = format!("{rival}; two containers with one address disturb each other, so this one is not started. Give it another spec.network address.");
+    let message = format!(
+        "{rival}; two containers with one address disturb each other, so this one is not started. Give it another spec.network address."
+    );
     draft.stalled(C::ConfigInSync, Reason::AddressConflict, message);
     // the other one's end wakes nobody here
-    Some(Verdict::Blocked { recheck: Some(super::ON_WAKE) })
+    Some(Verdict::Blocked {
+        recheck: Some(super::ON_WAKE),
+    })
 }

@@ -20,8 +20,15 @@ use crate::{
 const CHILDREN_RECHECK: Duration = Duration::from_mins(1);
 
 /// What to do so that it is gone.
-pub(super) fn gone(target: &Target, absence: &Absence, observed: &Observed, draft: &mut Draft) -> Verdict<Step> {
-    let Some(vmid) = target.vmid else { return Verdict::Gone };
+pub(super) fn gone(
+    target: &Target,
+    absence: &Absence,
+    observed: &Observed,
+    draft: &mut Draft,
+) -> Verdict<Step> {
+    let Some(vmid) = target.vmid else {
+        return Verdict::Gone;
+    };
     if absence.retain {
         return Verdict::Gone;
     }
@@ -29,10 +36,21 @@ pub(super) fn gone(target: &Target, absence: &Absence, observed: &Observed, draf
         // unreachable is not gone
         return verdict;
     }
-    if let Some(task) = observed.asked_ha().or_else(|| observed.task.as_ref().filter(|t| t.state == TaskState::Running)) {
-        return wait(draft, format!("Waiting for Proxmox task {}.", task.kind), ON_WAKE);
+    if let Some(task) = observed.asked_ha().or_else(|| {
+        observed
+            .task
+            .as_ref()
+            .filter(|t| t.state == TaskState::Running)
+    }) {
+        return wait(
+            draft,
+            format!("Waiting for Proxmox task {}.", task.kind),
+            ON_WAKE,
+        );
     }
-    let Some(look) = &observed.look else { return Verdict::Wait { until: ON_WAKE } };
+    let Some(look) = &observed.look else {
+        return Verdict::Wait { until: ON_WAKE };
+    };
     let seen = match (&look.presence, &observed.ownership) {
         (Presence::Absent, _) => return Verdict::Gone,
         (Presence::Hidden { what }, _) => {
@@ -46,20 +64,35 @@ pub(super) fn gone(target: &Target, absence: &Absence, observed: &Observed, draf
         // not ours, or not any more: left alone
         (Presence::Here(_), _) => return Verdict::Gone,
     };
-    hindered(absence, observed, seen, vmid, draft).unwrap_or_else(|| destroy(absence, observed, seen, vmid, draft))
+    hindered(absence, observed, seen, vmid, draft)
+        .unwrap_or_else(|| destroy(absence, observed, seen, vmid, draft))
 }
 
-fn hindered(absence: &Absence, observed: &Observed, seen: &Seen, vmid: u32, draft: &mut Draft) -> Decision {
+fn hindered(
+    absence: &Absence,
+    observed: &Observed,
+    seen: &Seen,
+    vmid: u32,
+    draft: &mut Draft,
+) -> Decision {
     if !absence.children.is_empty() {
-        let message = format!("Waiting for what was cloned from it: {}. Delete those first; this one follows by itself.", absence.children.join(", "));
+        let message = format!(
+            "Waiting for what was cloned from it: {}. Delete those first; this one follows by itself.",
+            absence.children.join(", ")
+        );
         return Some(wait(draft, message, CHILDREN_RECHECK));
     }
     if !observed.dependents.is_empty() {
-        let message = format!("Proxmox has clones of its volume that are no object's: {}. Destroy or copy those first.", observed.dependents.join(", "));
+        let message = format!(
+            "Proxmox has clones of its volume that are no object's: {}. Destroy or copy those first.",
+            observed.dependents.join(", ")
+        );
         return Some(wait(draft, message, CHILDREN_RECHECK));
     }
     if seen.config.get("protection").is_some_and(|v| v != "0") {
-        let message = format!("container {vmid} is protected in Proxmox; run `pct set {vmid} --protection 0` when it may go.");
+        let message = format!(
+            "container {vmid} is protected in Proxmox; run `pct set {vmid} --protection 0` when it may go."
+        );
         return Some(stalled(draft, message));
     }
     if let Some(lock) = seen.config.lock().filter(|_| !observed.half_made) {
@@ -68,21 +101,52 @@ fn hindered(absence: &Absence, observed: &Observed, seen: &Seen, vmid: u32, draf
     None
 }
 
-fn destroy(absence: &Absence, observed: &Observed, seen: &Seen, vmid: u32, draft: &mut Draft) -> Verdict<Step> {
-    let site = Site { node: seen.node.clone(), vmid };
-    if let Some(failure) = observed.failure.as_ref().filter(|f| matches!(f.what.as_str(), "vzdestroy" | "vzshutdown" | "vzstop")) {
-        let message = format!("Destroying container {vmid} failed (attempt {}): {}", failure.count, failure.message);
+fn destroy(
+    absence: &Absence,
+    observed: &Observed,
+    seen: &Seen,
+    vmid: u32,
+    draft: &mut Draft,
+) -> Verdict<Step> {
+    let site = Site {
+        node: seen.node.clone(),
+        vmid,
+    };
+    if let Some(failure) = observed
+        .failure
+        .as_ref()
+        .filter(|f| matches!(f.what.as_str(), "vzdestroy" | "vzshutdown" | "vzstop"))
+    {
+        let message = format!(
+            "Destroying container {vmid} failed (attempt {}): {}",
+            failure.count, failure.message
+        );
         if let Some(verdict) = draft.pause(failure, C::Ready, Reason::Deleting, message) {
             return verdict;
         }
     }
     if seen.running() {
-        let step = Step::Shutdown { site, timeout: absence.shutdown_timeout, force: true };
-        draft.working(C::Ready, Reason::Deleting, format!("Shutting container {vmid} down before it is destroyed."));
+        let step = Step::Shutdown {
+            site,
+            timeout: absence.shutdown_timeout,
+            force: true,
+        };
+        draft.working(
+            C::Ready,
+            Reason::Deleting,
+            format!("Shutting container {vmid} down before it is destroyed."),
+        );
         return Verdict::Do(step);
     }
-    draft.working(C::Ready, Reason::Deleting, format!("Destroying container {vmid}."));
-    Verdict::Do(Step::Destroy { site, half_made: false })
+    draft.working(
+        C::Ready,
+        Reason::Deleting,
+        format!("Destroying container {vmid}."),
+    );
+    Verdict::Do(Step::Destroy {
+        site,
+        half_made: false,
+    })
 }
 
 fn wait(draft: &mut Draft, message: String, until: Duration) -> Verdict<Step> {
@@ -92,5 +156,7 @@ fn wait(draft: &mut Draft, message: String, until: Duration) -> Verdict<Step> {
 
 fn stalled(draft: &mut Draft, message: String) -> Verdict<Step> {
     draft.stalled(C::Ready, Reason::Deleting, message);
-    Verdict::Blocked { recheck: Some(ON_WAKE) }
+    Verdict::Blocked {
+        recheck: Some(ON_WAKE),
+    }
 }

@@ -46,8 +46,15 @@ pub(super) fn set_up(view: &View<'_>, draft: &mut Draft) -> Decision {
 
 fn grow(view: &View<'_>, draft: &mut Draft, mark: &Mark) -> Decision {
     let (seen, site) = (view.seen()?, view.site()?);
-    let grown = Mark { setup: Some(view.present.setup_mark.clone()), ..mark.clone() };
-    draft.step(C::SetupComplete, Reason::Running, write_mark(seen, &site, &grown, "the mark that the setup is done"))
+    let grown = Mark {
+        setup: Some(view.present.setup_mark.clone()),
+        ..mark.clone()
+    };
+    draft.step(
+        C::SetupComplete,
+        Reason::Running,
+        write_mark(seen, &site, &grown, "the mark that the setup is done"),
+    )
 }
 
 /// Everything inside, one operation after the other; `None` when all is done.
@@ -60,25 +67,43 @@ fn inside(view: &View<'_>, draft: &mut Draft) -> Decision {
         return boot(view, draft);
     };
     let state = facts.state.as_ref();
-    if matches!(view.present.source, Source::Template(_)) && !state.is_some_and(|s| s.personalised) {
+    if matches!(view.present.source, Source::Template(_)) && !state.is_some_and(|s| s.personalised)
+    {
         return guest(view, draft, Reason::Running, GuestStep::Personalise);
     }
     let setup = view.present.setup.as_ref()?;
-    match state.and_then(|s| s.setup.as_ref()).filter(|run| run.hash == setup.hash) {
-        None => guest(view, draft, Reason::Running, GuestStep::StartSetup { attempt: 1 }),
+    match state
+        .and_then(|s| s.setup.as_ref())
+        .filter(|run| run.hash == setup.hash)
+    {
+        None => guest(
+            view,
+            draft,
+            Reason::Running,
+            GuestStep::StartSetup { attempt: 1 },
+        ),
         Some(run) => judge(view, draft, setup, run),
     }
 }
 
 /// The guest can't be entered just now: an operation is under way, the console is a human's, or the last try failed.
-pub(super) fn unavailable(view: &View<'_>, draft: &mut Draft, condition: C, reason: Reason) -> Decision {
+pub(super) fn unavailable(
+    view: &View<'_>,
+    draft: &mut Draft,
+    condition: C,
+    reason: Reason,
+) -> Decision {
     let guest = &view.observed.guest;
     if let Some(busy) = guest.busy {
         let message = match running_setup(view) {
             Some(run) => progress(run),
             None => format!("In the guest: {busy}."),
         };
-        let reason = if condition == C::SetupComplete && running_setup(view).is_some() { Reason::Running } else { reason };
+        let reason = if condition == C::SetupComplete && running_setup(view).is_some() {
+            Reason::Running
+        } else {
+            reason
+        };
         return draft.wait(condition, reason, message, ON_WAKE);
     }
     let trouble = guest.trouble.as_ref()?;
@@ -86,20 +111,43 @@ pub(super) fn unavailable(view: &View<'_>, draft: &mut Draft, condition: C, reas
     if let Some(console) = &guest.console_busy {
         return draft.wait(condition, Reason::ConsoleBusy, console.clone(), left);
     }
-    let message = format!("{} in the guest failed (attempt {}): {}", trouble.what, trouble.count, trouble.message);
+    let message = format!(
+        "{} in the guest failed (attempt {}): {}",
+        trouble.what, trouble.count, trouble.message
+    );
     draft.wait(condition, reason, message, left)
 }
 
 fn running_setup<'a>(view: &View<'a>) -> Option<&'a SetupState> {
     let hash = &view.present.setup.as_ref()?.hash;
-    let run = view.observed.guest.known()?.state.as_ref()?.setup.as_ref()?;
+    let run = view
+        .observed
+        .guest
+        .known()?
+        .state
+        .as_ref()?
+        .setup
+        .as_ref()?;
     (run.hash == *hash && run.phase.is_running()).then_some(run)
 }
 
 fn progress(run: &SetupState) -> String {
-    let last = run.tail.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default();
-    let doing = if run.phase == SetupPhase::Verifying { "Verifying the setup" } else { "The setup script is running" };
-    if last.is_empty() { format!("{doing} (attempt {}).", run.attempt) } else { format!("{doing} (attempt {}): {}", run.attempt, clip(last)) }
+    let last = run
+        .tail
+        .lines()
+        .rev()
+        .find(|l| !l.trim().is_empty())
+        .unwrap_or_default();
+    let doing = if run.phase == SetupPhase::Verifying {
+        "Verifying the setup"
+    } else {
+        "The setup script is running"
+    };
+    if last.is_empty() {
+        format!("{doing} (attempt {}).", run.attempt)
+    } else {
+        format!("{doing} (attempt {}): {}", run.attempt, clip(last))
+    }
 }
 
 fn clip(line: &str) -> String {
@@ -113,24 +161,45 @@ fn boot(view: &View<'_>, draft: &mut Draft) -> Decision {
         let message = format!("The container has run for {up} s, but {}.", lacking(facts));
         draft.stalled(C::SetupComplete, Reason::Waiting, message);
         // it is looked at again all the same: a network comes back
-        let age = view.observed.guest.facts.as_ref().map(|(_, at)| at.elapsed()).unwrap_or_default();
+        let age = view
+            .observed
+            .guest
+            .facts
+            .as_ref()
+            .map(|(_, at)| at.elapsed())
+            .unwrap_or_default();
         return Some(match FRESH.checked_sub(age) {
-            Some(left) => Verdict::Wait { until: left.max(Duration::from_secs(1)) },
-            None => Verdict::Do(Step::Guest { site: view.site()?, step: GuestStep::AwaitBoot { network } }),
+            Some(left) => Verdict::Wait {
+                until: left.max(Duration::from_secs(1)),
+            },
+            None => Verdict::Do(Step::Guest {
+                site: view.site()?,
+                step: GuestStep::AwaitBoot { network },
+            }),
         });
     }
-    guest(view, draft, Reason::Waiting, GuestStep::AwaitBoot { network })
+    guest(
+        view,
+        draft,
+        Reason::Waiting,
+        GuestStep::AwaitBoot { network },
+    )
 }
 
 /// Some interface has a gateway or asks for one; without that a default route would be waited for in vain.
 fn has_way_out(config: &CtConfig) -> bool {
     let asks = |value: Option<&str>| matches!(value, Some("dhcp" | "auto"));
-    config.nets().values().any(|n| n.get("gw").is_some() || n.get("gw6").is_some() || asks(n.get("ip")) || asks(n.get("ip6")))
+    config.nets().values().any(|n| {
+        n.get("gw").is_some() || n.get("gw6").is_some() || asks(n.get("ip")) || asks(n.get("ip6"))
+    })
 }
 
 fn lacking(facts: &GuestFacts) -> String {
     if !facts.init.is_up() {
-        format!("its init is not up ({:?}); look at `systemctl list-jobs` inside", facts.init)
+        format!(
+            "its init is not up ({:?}); look at `systemctl list-jobs` inside",
+            facts.init
+        )
     } else if !facts.default_route {
         "it has no default route; check spec.network's gateway, or the DHCP server".to_owned()
     } else {
@@ -148,27 +217,65 @@ fn judge(view: &View<'_>, draft: &mut Draft, setup: &Setup, run: &SetupState) ->
         SetupPhase::Verified => return None,
         SetupPhase::Running | SetupPhase::Verifying => {
             draft.working(C::SetupComplete, Reason::Running, progress(run));
-            return Some(Verdict::Do(Step::Guest { site: view.site()?, step: GuestStep::AwaitSetup }));
+            return Some(Verdict::Do(Step::Guest {
+                site: view.site()?,
+                step: GuestStep::AwaitSetup,
+            }));
         }
         SetupPhase::Exited { code } => format!("the setup script ended with exit code {code}"),
-        SetupPhase::TimedOut => format!("the setup script was ended after {} s", setup.timeout.as_secs()),
-        SetupPhase::VerifyFailed { code } => format!("the setup script ended well, but its verification ended with exit code {code}"),
-        SetupPhase::Lost => "the setup run was lost (the container was stopped meanwhile, or somebody ended it)".to_owned(),
+        SetupPhase::TimedOut => format!(
+            "the setup script was ended after {} s",
+            setup.timeout.as_secs()
+        ),
+        SetupPhase::VerifyFailed { code } => {
+            format!("the setup script ended well, but its verification ended with exit code {code}")
+        }
+        SetupPhase::Lost => {
+            "the setup run was lost (the container was stopped meanwhile, or somebody ended it)"
+                .to_owned()
+        }
     };
-    let reason = if run.phase == SetupPhase::TimedOut { Reason::TimedOut } else { Reason::Failed };
-    let last = run.tail.lines().rev().find(|l| !l.trim().is_empty()).map(clip).unwrap_or_default();
-    let message = format!("In attempt {} of {}, {how}; it last said: {last:?}.", run.attempt, setup.retries + 1);
+    let reason = if run.phase == SetupPhase::TimedOut {
+        Reason::TimedOut
+    } else {
+        Reason::Failed
+    };
+    let last = run
+        .tail
+        .lines()
+        .rev()
+        .find(|l| !l.trim().is_empty())
+        .map(clip)
+        .unwrap_or_default();
+    let message = format!(
+        "In attempt {} of {}, {how}; it last said: {last:?}.",
+        run.attempt,
+        setup.retries + 1
+    );
     if run.attempt > setup.retries {
-        let message = format!("{message} Its last lines are in status.setup; correct the script and it runs again.");
+        let message = format!(
+            "{message} Its last lines are in status.setup; correct the script and it runs again."
+        );
         return draft.blocked(C::SetupComplete, reason, message);
     }
-    let age = view.observed.guest.facts.as_ref().map(|(_, at)| at.elapsed()).unwrap_or_default();
+    let age = view
+        .observed
+        .guest
+        .facts
+        .as_ref()
+        .map(|(_, at)| at.elapsed())
+        .unwrap_or_default();
     let pause = Duration::from_secs(2u64.saturating_pow(run.attempt).min(120));
     match pause.checked_sub(age).filter(|left| !left.is_zero()) {
         Some(left) => draft.wait(C::SetupComplete, reason, message, left),
         None => {
             draft.working(C::SetupComplete, reason, message);
-            Some(Verdict::Do(Step::Guest { site: view.site()?, step: GuestStep::StartSetup { attempt: run.attempt + 1 } }))
+            Some(Verdict::Do(Step::Guest {
+                site: view.site()?,
+                step: GuestStep::StartSetup {
+                    attempt: run.attempt + 1,
+                },
+            }))
         }
     }
 }

@@ -82,14 +82,27 @@ const CHECKS: [Check; 13] = [
 pub(crate) fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan<Step> {
     let mut draft = Draft::default();
     let (verdict, stopped_at) = match &desired.goal {
-        Goal::Absent(absence) => (delete::gone(&desired.target, absence, observed, &mut draft), CHECKS.len()),
+        Goal::Absent(absence) => (
+            delete::gone(&desired.target, absence, observed, &mut draft),
+            CHECKS.len(),
+        ),
         Goal::Present(present) => {
-            let view = View { target: &desired.target, present, observed, now };
+            let view = View {
+                target: &desired.target,
+                present,
+                observed,
+                now,
+            };
             CHECKS
                 .iter()
                 .enumerate()
                 .find_map(|(i, check)| (check.run)(&view, &mut draft).map(|verdict| (verdict, i)))
-                .unwrap_or((Verdict::Done { recheck: observed.drift }, CHECKS.len()))
+                .unwrap_or((
+                    Verdict::Done {
+                        recheck: observed.drift,
+                    },
+                    CHECKS.len(),
+                ))
         }
     };
     let mut ahead: Vec<String> = match &verdict {
@@ -97,9 +110,21 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Pl
         _ => Vec::new(),
     };
     if let Goal::Present(present) = &desired.goal {
-        ahead.extend(CHECKS.iter().skip(stopped_at + 1).map(|c| c.goal).filter(|goal| concerns(present, goal)).map(str::to_owned));
+        ahead.extend(
+            CHECKS
+                .iter()
+                .skip(stopped_at + 1)
+                .map(|c| c.goal)
+                .filter(|goal| concerns(present, goal))
+                .map(str::to_owned),
+        );
     }
-    Plan { findings: draft.findings, verdict, ahead, partial: draft.partial }
+    Plan {
+        findings: draft.findings,
+        verdict,
+        ahead,
+        partial: draft.partial,
+    }
 }
 
 /// Whether a goal lies on this object's way.
@@ -110,16 +135,25 @@ fn concerns(present: &Present, goal: &str) -> bool {
         "set up" => present.enters_guest(),
         "seal" => present.is_template(),
         "run" => matches!(present.role, Role::Container { .. }),
-        "serve" => matches!(&present.role, Role::Container { vllm, probe, .. } if vllm.is_some() || probe.is_some()),
+        "serve" => {
+            matches!(&present.role, Role::Container { vllm, probe, .. } if vllm.is_some() || probe.is_some())
+        }
         _ => true,
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "a check returns what these yield as it is")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a check returns what these yield as it is"
+)]
 impl Draft {
     /// A later check knows better than an earlier one what its condition says.
     fn found(&mut self, finding: Finding) {
-        match self.findings.iter_mut().find(|f| f.condition == finding.condition) {
+        match self
+            .findings
+            .iter_mut()
+            .find(|f| f.condition == finding.condition)
+        {
             Some(place) => *place = finding,
             None => self.findings.push(finding),
         }
@@ -138,13 +172,24 @@ impl Draft {
     }
 
     /// Somebody has to do something.
-    fn blocked(&mut self, condition: ConditionType, reason: Reason, message: impl Into<String>) -> Decision {
+    fn blocked(
+        &mut self,
+        condition: ConditionType,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Decision {
         self.stalled(condition, reason, message);
         Some(Verdict::Blocked { recheck: None })
     }
 
     /// It goes on by itself.
-    fn wait(&mut self, condition: ConditionType, reason: Reason, message: impl Into<String>, until: Duration) -> Decision {
+    fn wait(
+        &mut self,
+        condition: ConditionType,
+        reason: Reason,
+        message: impl Into<String>,
+        until: Duration,
+    ) -> Decision {
         self.working(condition, reason, message);
         Some(Verdict::Wait { until })
     }
@@ -157,7 +202,13 @@ impl Draft {
 
     /// A failure that repeats: pauses between tries, `Stalled` after enough of them (and still tried, seldom).
     /// `None` when it is time to try again.
-    fn pause(&mut self, failure: &Failure, condition: ConditionType, reason: Reason, message: String) -> Decision {
+    fn pause(
+        &mut self,
+        failure: &Failure,
+        condition: ConditionType,
+        reason: Reason,
+        message: String,
+    ) -> Decision {
         let left = failure.pause_left()?;
         if failure.exhausted() {
             self.stalled(condition, reason, message);
@@ -180,12 +231,20 @@ impl<'a> View<'a> {
     }
 
     fn site(&self) -> Option<Site> {
-        let node = self.seen().map_or_else(|| self.present.node.clone(), |s| s.node.clone());
-        Some(Site { node, vmid: self.target.vmid? })
+        let node = self
+            .seen()
+            .map_or_else(|| self.present.node.clone(), |s| s.node.clone());
+        Some(Site {
+            node,
+            vmid: self.target.vmid?,
+        })
     }
 
     /// The repeated failure, if it is one of these.
     fn failure_of(&self, kinds: &[&str]) -> Option<&'a Failure> {
-        self.observed.failure.as_ref().filter(|f| kinds.contains(&f.what.as_str()))
+        self.observed
+            .failure
+            .as_ref()
+            .filter(|f| kinds.contains(&f.what.as_str()))
     }
 }

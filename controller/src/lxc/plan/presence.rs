@@ -28,15 +28,24 @@ const HA_RECHECK: Duration = Duration::from_secs(5);
 pub(super) fn reachable(view: &View<'_>, draft: &mut Draft) -> Decision {
     let decision = connection(view.observed, &view.target.hypervisor, draft);
     if decision.is_none() {
-        draft.met(C::HypervisorReady, Reason::Connected, format!("Hypervisor {} is connected.", view.target.hypervisor));
+        draft.met(
+            C::HypervisorReady,
+            Reason::Connected,
+            format!("Hypervisor {} is connected.", view.target.hypervisor),
+        );
     }
     decision
 }
 
 /// As `reachable`, without a word where all is well.
 pub(super) fn connection(observed: &Observed, hypervisor: &str, draft: &mut Draft) -> Decision {
-    let unknown = |message: String| Finding { truth: Truth::Unknown, ..Finding::working(C::HypervisorReady, Reason::Unreachable, message) };
-    let see = format!("What it needs stands in its own conditions (`kubectl describe hypervisor {hypervisor}`); this goes on by itself then.");
+    let unknown = |message: String| Finding {
+        truth: Truth::Unknown,
+        ..Finding::working(C::HypervisorReady, Reason::Unreachable, message)
+    };
+    let see = format!(
+        "What it needs stands in its own conditions (`kubectl describe hypervisor {hypervisor}`); this goes on by itself then."
+    );
     match (&observed.health, &observed.barred) {
         (Health::Failed { kind, message }, _) => {
             draft.partial = true;
@@ -47,17 +56,25 @@ pub(super) fn connection(observed: &Observed, hypervisor: &str, draft: &mut Draf
                 ErrorKind::NoQuorum => "has no quorum",
                 _ => "does not answer",
             };
-            draft.found(unknown(format!("Hypervisor {hypervisor} {what}: {message}. {see}")));
+            draft.found(unknown(format!(
+                "Hypervisor {hypervisor} {what}: {message}. {see}"
+            )));
             Some(Verdict::Wait { until: ON_WAKE })
         }
         (Health::Unknown, _) | (_, Some(Barred::Unchecked)) => {
             draft.partial = true;
-            draft.found(unknown(format!("Hypervisor {hypervisor} is not connected yet. {see}")));
+            draft.found(unknown(format!(
+                "Hypervisor {hypervisor} is not connected yet. {see}"
+            )));
             Some(Verdict::Wait { until: ON_WAKE })
         }
         (Health::Connected, Some(Barred::Identity(why))) => {
             draft.partial = true;
-            draft.blocked(C::HypervisorReady, Reason::IdentityChanged, format!("Nothing is changed through hypervisor {hypervisor}: {why}"))
+            draft.blocked(
+                C::HypervisorReady,
+                Reason::IdentityChanged,
+                format!("Nothing is changed through hypervisor {hypervisor}: {why}"),
+            )
         }
         (Health::Connected, None) => None,
     }
@@ -72,12 +89,25 @@ pub(super) fn running_task(observed: &Observed, draft: &mut Draft) -> Decision {
     if let Some(task) = observed.asked_ha() {
         draft.partial = true;
         let (condition, reason) = purpose(&task.kind);
-        return draft.wait(condition, reason, "High availability was asked to, and has not done so yet.", HA_RECHECK);
+        return draft.wait(
+            condition,
+            reason,
+            "High availability was asked to, and has not done so yet.",
+            HA_RECHECK,
+        );
     }
-    let task = observed.task.as_ref().filter(|t| t.state == TaskState::Running)?;
+    let task = observed
+        .task
+        .as_ref()
+        .filter(|t| t.state == TaskState::Running)?;
     draft.partial = true;
     let (condition, reason) = purpose(&task.kind);
-    draft.wait(condition, reason, format!("Proxmox task {} is running.", task.kind), ON_WAKE)
+    draft.wait(
+        condition,
+        reason,
+        format!("Proxmox task {} is running.", task.kind),
+        ON_WAKE,
+    )
 }
 
 /// What a task is for.
@@ -144,17 +174,25 @@ pub(super) fn exists(view: &View<'_>, draft: &mut Draft) -> Decision {
         (Presence::Here(seen), _) if view.observed.was_created => {
             // what was known of it stands: it is the same container, only that we may not touch it
             draft.partial = true;
-            let mark = view.observed.lost_mark.clone().unwrap_or_else(|| Mark { created: true, ..view.target.mark(vmid) });
+            let mark = view.observed.lost_mark.clone().unwrap_or_else(|| Mark {
+                created: true,
+                ..view.target.mark(vmid)
+            });
             let message = format!(
                 "container {vmid} ({}) no longer carries the mark that says it is ours, so it is left alone. Somebody edited its \
                  description; put `{mark}` back as its last line, or delete this object to let go of it.",
                 seen.config.hostname().unwrap_or("?")
             );
             draft.stalled(C::Created, Reason::OwnershipLost, message);
-            Some(Verdict::Blocked { recheck: Some(view.observed.interval) })
+            Some(Verdict::Blocked {
+                recheck: Some(view.observed.interval),
+            })
         }
         (Presence::Here(seen), _) => {
-            let what = format!("VMID {vmid} is taken by container {:?}, which is not ours", seen.config.hostname().unwrap_or("?"));
+            let what = format!(
+                "VMID {vmid} is taken by container {:?}, which is not ours",
+                seen.config.hostname().unwrap_or("?")
+            );
             foreign(view, draft, &what)
         }
     }
@@ -163,7 +201,10 @@ pub(super) fn exists(view: &View<'_>, draft: &mut Draft) -> Decision {
 fn source_found(view: &View<'_>, draft: &mut Draft) {
     let message = match &view.present.source {
         Source::OsTemplate(volume) => format!("OS template {volume}."),
-        Source::Template(t) => format!("LxcTemplate {} is sealed in {} (revision {}).", t.name, t.snapshot, t.revision),
+        Source::Template(t) => format!(
+            "LxcTemplate {} is sealed in {} (revision {}).",
+            t.name, t.snapshot, t.revision
+        ),
     };
     draft.met(C::SourceReady, Reason::Sealed, message);
 }
@@ -173,15 +214,24 @@ fn foreign(view: &View<'_>, draft: &mut Draft, what: &str) -> Decision {
     if view.present.pinned.is_none() && view.observed.candidate.is_some() {
         return choose(view, draft);
     }
-    let message = format!("{what}; it is left alone. Choose another spec.vmid in a new object, or remove that guest yourself.");
+    let message = format!(
+        "{what}; it is left alone. Choose another spec.vmid in a new object, or remove that guest yourself."
+    );
     draft.blocked(C::Created, Reason::VmidTaken, message)
 }
 
 fn make(view: &View<'_>, vmid: u32, draft: &mut Draft) -> Decision {
     if let Some(failure) = view.failure_of(&CREATION) {
         let full = failure.message.contains("out of space");
-        let reason = if full { Reason::StorageFull } else { Reason::TaskFailed };
-        let message = format!("Creating container {vmid} failed (attempt {}): {}", failure.count, failure.message);
+        let reason = if full {
+            Reason::StorageFull
+        } else {
+            Reason::TaskFailed
+        };
+        let message = format!(
+            "Creating container {vmid} failed (attempt {}): {}",
+            failure.count, failure.message
+        );
         if let Some(wait) = draft.pause(failure, C::Created, reason, message) {
             return Some(wait);
         }
@@ -190,7 +240,10 @@ fn make(view: &View<'_>, vmid: u32, draft: &mut Draft) -> Decision {
         return draft.blocked(C::ConfigInSync, Reason::Invalid, missing);
     }
     let mark = view.target.mark(vmid);
-    let site = Site { node: view.present.node.clone(), vmid };
+    let site = Site {
+        node: view.present.node.clone(),
+        vmid,
+    };
     match &view.present.source {
         Source::OsTemplate(volume) => {
             let params = create_params(view.present, volume, &mark);
@@ -198,11 +251,22 @@ fn make(view: &View<'_>, vmid: u32, draft: &mut Draft) -> Decision {
         }
         Source::Template(source) => {
             if let Some(Turn::Behind(before)) = &view.observed.turn {
-                let message = format!("Waiting to clone {}: {} {}/{} is before.", source.name, before.kind, before.namespace, before.name);
+                let message = format!(
+                    "Waiting to clone {}: {} {}/{} is before.",
+                    source.name, before.kind, before.namespace, before.name
+                );
                 return draft.wait(C::Created, Reason::Queued, message, ON_WAKE);
             }
             let params = clone_params(view.present, source, &mark);
-            let step = Step::Clone { site: Site { node: source.node.clone(), vmid }, source: source.vmid, template: source.name.clone(), params };
+            let step = Step::Clone {
+                site: Site {
+                    node: source.node.clone(),
+                    vmid,
+                },
+                source: source.vmid,
+                template: source.name.clone(),
+                params,
+            };
             draft.step(C::Created, Reason::Cloning, step)
         }
     }
@@ -211,7 +275,12 @@ fn make(view: &View<'_>, vmid: u32, draft: &mut Draft) -> Decision {
 /// A bridge that the node lacks: Proxmox would store it all the same and then refuse every later change.
 pub(super) fn missing_bridge(view: &View<'_>) -> Option<String> {
     let bridges = view.observed.bridges.as_ref()?;
-    let net = view.present.nets.iter().flatten().find(|net| !bridges.contains(&net.bridge))?;
+    let net = view
+        .present
+        .nets
+        .iter()
+        .flatten()
+        .find(|net| !bridges.contains(&net.bridge))?;
     Some(format!(
         "spec.network {:?}: node {} has no bridge {:?} (it has {}); nothing was changed.",
         net.name,
@@ -226,13 +295,19 @@ fn create_params(present: &Present, volume: &str, mark: &Mark) -> Vec<(String, S
     let mut add = |key: &str, value: String| params.push((key.to_owned(), value));
     add("vmid", mark.vmid.to_string());
     add("ostemplate", volume.to_owned());
-    add("description", mark.describe(present.description.as_deref().unwrap_or_default()));
+    add(
+        "description",
+        mark.describe(present.description.as_deref().unwrap_or_default()),
+    );
     add("hostname", present.hostname.clone());
     add("cmode", "shell".to_owned());
     let unprivileged = present.unprivileged.unwrap_or(true);
     add("unprivileged", u8::from(unprivileged).to_string());
     if let Some(storage) = &present.storage {
-        add("rootfs", format!("{storage}:{}", present.disk_gib.unwrap_or(8)));
+        add(
+            "rootfs",
+            format!("{storage}:{}", present.disk_gib.unwrap_or(8)),
+        );
     }
     for (key, value) in &present.keys {
         // what only root may set follows by a PUT of its own
@@ -250,11 +325,18 @@ fn create_params(present: &Present, volume: &str, mark: &Mark) -> Vec<(String, S
     params
 }
 
-fn clone_params(present: &Present, source: &crate::lxc::desired::SourceTemplate, mark: &Mark) -> Vec<(String, String)> {
+fn clone_params(
+    present: &Present,
+    source: &crate::lxc::desired::SourceTemplate,
+    mark: &Mark,
+) -> Vec<(String, String)> {
     let mut params = vec![
         ("newid".to_owned(), mark.vmid.to_string()),
         ("hostname".to_owned(), present.hostname.clone()),
-        ("description".to_owned(), mark.describe(present.description.as_deref().unwrap_or_default())),
+        (
+            "description".to_owned(),
+            mark.describe(present.description.as_deref().unwrap_or_default()),
+        ),
         ("full".to_owned(), u8::from(!source.linked).to_string()),
     ];
     if let Some(snapshot) = &source.clone_snapshot {
@@ -270,21 +352,50 @@ fn clone_params(present: &Present, source: &crate::lxc::desired::SourceTemplate,
 pub(super) fn created(view: &View<'_>, draft: &mut Draft) -> Decision {
     let (mark, seen, site) = (view.mark()?, view.seen()?, view.site()?);
     if mark.created {
-        draft.met(C::Created, Reason::Created, format!("Container {} on node {}.", site.vmid, seen.node));
+        draft.met(
+            C::Created,
+            Reason::Created,
+            format!("Container {} on node {}.", site.vmid, seen.node),
+        );
         return None;
     }
-    let ended = |t: &TaskSeen| CREATION.contains(&t.kind.as_str()) && matches!(t.state, TaskState::Ok | TaskState::Warnings(_));
+    let ended = |t: &TaskSeen| {
+        CREATION.contains(&t.kind.as_str())
+            && matches!(t.state, TaskState::Ok | TaskState::Warnings(_))
+    };
     if view.observed.task.as_ref().is_some_and(ended) {
-        let grown = Mark { created: true, ..mark.clone() };
-        return draft.step(C::Created, Reason::Creating, super::config::write_mark(seen, &site, &grown, "the mark that it was created"));
+        let grown = Mark {
+            created: true,
+            ..mark.clone()
+        };
+        return draft.step(
+            C::Created,
+            Reason::Creating,
+            super::config::write_mark(seen, &site, &grown, "the mark that it was created"),
+        );
     }
     if view.observed.active_task {
-        return draft.wait(C::Created, Reason::Creating, format!("A Proxmox task is still working on container {}.", site.vmid), Duration::from_secs(2));
+        return draft.wait(
+            C::Created,
+            Reason::Creating,
+            format!(
+                "A Proxmox task is still working on container {}.",
+                site.vmid
+            ),
+            Duration::from_secs(2),
+        );
     }
     if let Some(lock) = seen.config.lock() {
         return locked(draft, site.vmid, lock, false);
     }
-    draft.step(C::Created, Reason::Creating, Step::Destroy { site, half_made: true })
+    draft.step(
+        C::Created,
+        Reason::Creating,
+        Step::Destroy {
+            site,
+            half_made: true,
+        },
+    )
 }
 
 /// Nothing holds its config.
@@ -298,7 +409,9 @@ pub(super) fn unlocked(view: &View<'_>, draft: &mut Draft) -> Decision {
 /// A lock of Proxmox: a backup or a migration ends by itself, what a dead task left only a person can remove.
 pub(super) fn locked(draft: &mut Draft, vmid: u32, lock: &str, active: bool) -> Decision {
     if active || matches!(lock, "backup" | "migrate" | "fstrim" | "mounted") {
-        let message = format!("Container {vmid} is busy: Proxmox holds it locked ({lock}) and nothing is changed meanwhile.");
+        let message = format!(
+            "Container {vmid} is busy: Proxmox holds it locked ({lock}) and nothing is changed meanwhile."
+        );
         return draft.wait(C::Created, Reason::Busy, message, LOCKED_RECHECK);
     }
     let message = format!(
@@ -306,5 +419,7 @@ pub(super) fn locked(draft: &mut Draft, vmid: u32, lock: &str, active: bool) -> 
          nothing works on it, run `pct unlock {vmid}` on its node; no API call can."
     );
     draft.stalled(C::Created, Reason::Locked, message);
-    Some(Verdict::Blocked { recheck: Some(LOCKED_RECHECK) })
+    Some(Verdict::Blocked {
+        recheck: Some(LOCKED_RECHECK),
+    })
 }

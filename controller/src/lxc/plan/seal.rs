@@ -48,7 +48,11 @@ impl Seal {
 
     /// As status shows it.
     pub(crate) fn strategy(self) -> Strategy {
-        if self == Self::Linked { Strategy::Linked } else { Strategy::Full }
+        if self == Self::Linked {
+            Strategy::Linked
+        } else {
+            Strategy::Full
+        }
     }
 }
 
@@ -58,17 +62,26 @@ pub(crate) fn sealed(seen: &Seen, mark: &Mark, name: &str, snapshots: &[String])
     if seen.config.is_template() {
         return Some(Seal::Linked);
     }
-    snapshots.iter().any(|s| s == name).then_some(Seal::Snapshot)
+    snapshots
+        .iter()
+        .any(|s| s == name)
+        .then_some(Seal::Snapshot)
 }
 
 /// It is sealed: then it is left alone for good, whatever the spec says now.
 pub(super) fn already(view: &View<'_>, draft: &mut Draft) -> Decision {
-    let Role::Template { snapshot, .. } = &view.present.role else { return None };
+    let Role::Template { snapshot, .. } = &view.present.role else {
+        return None;
+    };
     let (seen, mark) = (view.seen()?, view.mark()?);
     sealed(seen, mark, snapshot, &view.observed.snapshots)?;
     draft.met(C::ConfigInSync, Reason::InSync, "");
     draft.met(C::SetupComplete, Reason::Succeeded, "");
-    draft.met(C::Sealed, Reason::Sealed, format!("Sealed as {snapshot}; children may clone it."));
+    draft.met(
+        C::Sealed,
+        Reason::Sealed,
+        format!("Sealed as {snapshot}; children may clone it."),
+    );
     let built = mark.revision.as_deref().unwrap_or_default();
     if built != view.present.revision {
         let message = format!(
@@ -76,16 +89,28 @@ pub(super) fn already(view: &View<'_>, draft: &mut Draft) -> Decision {
              changed: make a new object for the new revision, or delete this one once nothing is cloned from it.",
             view.present.revision
         );
-        draft.found(Finding::said(C::Outdated, Truth::True, Reason::SpecChanged, message));
+        draft.found(Finding::said(
+            C::Outdated,
+            Truth::True,
+            Reason::SpecChanged,
+            message,
+        ));
     }
-    Some(Verdict::Done { recheck: view.observed.drift })
+    Some(Verdict::Done {
+        recheck: view.observed.drift,
+    })
 }
 
 /// Everything is in it: seal it.
 pub(super) fn seal(view: &View<'_>, draft: &mut Draft) -> Decision {
-    let Role::Template { snapshot, strategy } = &view.present.role else { return None };
+    let Role::Template { snapshot, strategy } = &view.present.role else {
+        return None;
+    };
     let (seen, mark, site) = (view.seen()?, view.mark()?, view.site()?);
-    let way = Seal::choose(*strategy, view.observed.storage.unwrap_or(StorageKind::Clones));
+    let way = Seal::choose(
+        *strategy,
+        view.observed.storage.unwrap_or(StorageKind::Clones),
+    );
     if let Some(refusal) = impossible(view, way, snapshot) {
         let (reason, message) = refusal;
         return draft.blocked(C::Sealed, reason, message);
@@ -94,32 +119,67 @@ pub(super) fn seal(view: &View<'_>, draft: &mut Draft) -> Decision {
         return stop(view, draft, site);
     }
     if mark.revision.as_deref() != Some(view.present.revision.as_str()) {
-        let grown = Mark { revision: Some(view.present.revision.clone()), ..mark.clone() };
-        return draft.step(C::Sealed, Reason::Snapshotting, write_mark(seen, &site, &grown, "the mark of its revision"));
+        let grown = Mark {
+            revision: Some(view.present.revision.clone()),
+            ..mark.clone()
+        };
+        return draft.step(
+            C::Sealed,
+            Reason::Snapshotting,
+            write_mark(seen, &site, &grown, "the mark of its revision"),
+        );
     }
     if let Some(failure) = view.failure_of(&["vzsnapshot", "vztemplate"]) {
-        let message = format!("Sealing failed (attempt {}): {}", failure.count, failure.message);
+        let message = format!(
+            "Sealing failed (attempt {}): {}",
+            failure.count, failure.message
+        );
         if let Some(wait) = draft.pause(failure, C::Sealed, Reason::Snapshotting, message) {
             return Some(wait);
         }
     }
     match way {
-        Seal::Snapshot => draft.step(C::Sealed, Reason::Snapshotting, Step::Snapshot { site, name: snapshot.clone() }),
-        Seal::Linked | Seal::Converted if view.observed.converting => {
-            draft.wait(C::Sealed, Reason::Snapshotting, "Proxmox is converting the container into a template.", CONVERSION_RECHECK)
+        Seal::Snapshot => draft.step(
+            C::Sealed,
+            Reason::Snapshotting,
+            Step::Snapshot {
+                site,
+                name: snapshot.clone(),
+            },
+        ),
+        Seal::Linked | Seal::Converted if view.observed.converting => draft.wait(
+            C::Sealed,
+            Reason::Snapshotting,
+            "Proxmox is converting the container into a template.",
+            CONVERSION_RECHECK,
+        ),
+        Seal::Linked | Seal::Converted => {
+            draft.step(C::Sealed, Reason::Snapshotting, Step::Convert { site })
         }
-        Seal::Linked | Seal::Converted => draft.step(C::Sealed, Reason::Snapshotting, Step::Convert { site }),
         Seal::Stopped => {
             let message = "Its storage has neither snapshots nor templates: it is kept stopped and cloned in full.";
             draft.met(C::Sealed, Reason::Sealed, message);
-            Some(Verdict::Done { recheck: view.observed.drift })
+            Some(Verdict::Done {
+                recheck: view.observed.drift,
+            })
         }
     }
 }
 
 fn impossible(view: &View<'_>, way: Seal, name: &str) -> Option<(Reason, String)> {
-    let foreign: Vec<&str> = view.observed.snapshots.iter().map(String::as_str).filter(|s| *s != name).collect();
-    if way == Seal::Linked && view.observed.storage.is_some_and(|s| s != StorageKind::Clones) {
+    let foreign: Vec<&str> = view
+        .observed
+        .snapshots
+        .iter()
+        .map(String::as_str)
+        .filter(|s| *s != name)
+        .collect();
+    if way == Seal::Linked
+        && view
+            .observed
+            .storage
+            .is_some_and(|s| s != StorageKind::Clones)
+    {
         let message = "spec.snapshot.strategy is Linked, but its storage can't make linked clones; use Auto or Full.".to_owned();
         return Some((Reason::Invalid, message));
     }
@@ -140,19 +200,46 @@ fn stop(view: &View<'_>, draft: &mut Draft, site: Site) -> Decision {
             return Some(decision);
         }
         match view.observed.guest.known() {
-            None => return draft.step(C::Sealed, Reason::Stopping, Step::Guest { site, step: GuestStep::Inspect }),
+            None => {
+                return draft.step(
+                    C::Sealed,
+                    Reason::Stopping,
+                    Step::Guest {
+                        site,
+                        step: GuestStep::Inspect,
+                    },
+                );
+            }
             Some(facts) if facts.state.is_some() => {
-                return draft.step(C::Sealed, Reason::Stopping, Step::Guest { site, step: GuestStep::Clean });
+                return draft.step(
+                    C::Sealed,
+                    Reason::Stopping,
+                    Step::Guest {
+                        site,
+                        step: GuestStep::Clean,
+                    },
+                );
             }
             Some(_) => {}
         }
     }
     if let Some(failure) = view.failure_of(&["vzshutdown", "vzstop"]) {
-        let message = format!("Stopping it failed (attempt {}): {}", failure.count, failure.message);
+        let message = format!(
+            "Stopping it failed (attempt {}): {}",
+            failure.count, failure.message
+        );
         if let Some(wait) = draft.pause(failure, C::Sealed, Reason::Stopping, message) {
             return Some(wait);
         }
     }
     let timeout = view.present.shutdown_timeout.min(ON_WAKE * 120);
-    draft.step(C::Sealed, Reason::Stopping, Step::Shutdown { site, timeout, force: true })
+    draft.step(
+        C::Sealed,
+        Reason::Stopping,
+        Step::Shutdown {
+            site,
+            timeout,
+            force: true,
+        },
+    )
 }

@@ -22,13 +22,21 @@ const UNIT_RECHECK: Duration = Duration::from_secs(10);
 
 /// It runs, or is stopped, as asked.
 pub(super) fn power(view: &View<'_>, draft: &mut Draft) -> Decision {
-    let Role::Container { running, .. } = view.present.role else { return None };
+    let Role::Container { running, .. } = view.present.role else {
+        return None;
+    };
     let (seen, site) = (view.seen()?, view.site()?);
     match (running, seen.running()) {
-        (true, true) => draft.met(C::PowerInSync, Reason::Running, format!("Running on node {}.", seen.node)),
+        (true, true) => draft.met(
+            C::PowerInSync,
+            Reason::Running,
+            format!("Running on node {}.", seen.node),
+        ),
         (false, false) => {
             draft.met(C::PowerInSync, Reason::Stopped, "Stopped, as asked.");
-            return Some(Verdict::Done { recheck: view.observed.drift });
+            return Some(Verdict::Done {
+                recheck: view.observed.drift,
+            });
         }
         (true, false) => return start(view, draft, &site),
         (false, true) => {
@@ -40,11 +48,16 @@ pub(super) fn power(view: &View<'_>, draft: &mut Draft) -> Decision {
                     failure.message,
                     site.vmid
                 );
-                if let Some(wait) = draft.pause(failure, C::PowerInSync, Reason::Stopping, message) {
+                if let Some(wait) = draft.pause(failure, C::PowerInSync, Reason::Stopping, message)
+                {
                     return Some(wait);
                 }
             }
-            let step = Step::Shutdown { site, timeout: view.present.shutdown_timeout, force: false };
+            let step = Step::Shutdown {
+                site,
+                timeout: view.present.shutdown_timeout,
+                force: false,
+            };
             return draft.step(C::PowerInSync, Reason::Stopping, step);
         }
     }
@@ -65,12 +78,19 @@ pub(super) fn start(view: &View<'_>, draft: &mut Draft, site: &Site) -> Decision
                 return Some(Verdict::Wait { until: left });
             }
         }
-        let message = format!("Starting container {} failed (attempt {}): {}", site.vmid, failure.count, failure.message);
+        let message = format!(
+            "Starting container {} failed (attempt {}): {}",
+            site.vmid, failure.count, failure.message
+        );
         if let Some(wait) = draft.pause(failure, C::PowerInSync, Reason::StartFailed, message) {
             return Some(wait);
         }
     }
-    draft.step(C::PowerInSync, Reason::Starting, Step::Start { site: site.clone() })
+    draft.step(
+        C::PowerInSync,
+        Reason::Starting,
+        Step::Start { site: site.clone() },
+    )
 }
 
 /// Proxmox's "Device /dev/nvidia0 does not exist".
@@ -81,7 +101,15 @@ fn missing_device(message: &str) -> Option<&str> {
 
 /// It does its job.
 pub(super) fn workload(view: &View<'_>, draft: &mut Draft) -> Decision {
-    let Role::Container { vllm, probe, startup_timeout, .. } = &view.present.role else { return None };
+    let Role::Container {
+        vllm,
+        probe,
+        startup_timeout,
+        ..
+    } = &view.present.role
+    else {
+        return None;
+    };
     if let Some(decision) = gpus(view, draft) {
         return Some(decision);
     }
@@ -100,14 +128,20 @@ fn gpus(view: &View<'_>, draft: &mut Draft) -> Decision {
         return None;
     }
     let Some(facts) = view.observed.guest.known() else {
-        if wanted.iter().all(|w| view.observed.reported.gpus.contains(w)) {
+        if wanted
+            .iter()
+            .all(|w| view.observed.reported.gpus.contains(w))
+        {
             draft.met(C::GpuAllocated, Reason::Allocated, visible(wanted));
             return None;
         }
         if let Some(decision) = unavailable(view, draft, C::SetupComplete, Reason::Waiting) {
             return Some(decision);
         }
-        let step = Step::Guest { site: view.site()?, step: GuestStep::Inspect };
+        let step = Step::Guest {
+            site: view.site()?,
+            step: GuestStep::Inspect,
+        };
         return draft.step(C::SetupComplete, Reason::Waiting, step);
     };
     match judge_gpus(facts, wanted) {
@@ -133,22 +167,41 @@ fn judge_gpus(facts: &GuestFacts, wanted: &[u32]) -> Result<String, (Reason, Str
             );
             return Err((Reason::DriverMismatch, message));
         }
-        return Err((Reason::NotVisible, format!("nvidia-smi fails in the guest: {error}")));
+        return Err((
+            Reason::NotVisible,
+            format!("nvidia-smi fails in the guest: {error}"),
+        ));
     }
     let host = facts.host_driver.as_deref();
-    if let Some(gpu) = facts.gpus.iter().find(|g| host.is_some_and(|h| h != g.driver_version)) {
-        let message = format!("the guest's NVIDIA driver is {}, the host's is {}.", gpu.driver_version, host.unwrap_or_default());
+    if let Some(gpu) = facts
+        .gpus
+        .iter()
+        .find(|g| host.is_some_and(|h| h != g.driver_version))
+    {
+        let message = format!(
+            "the guest's NVIDIA driver is {}, the host's is {}.",
+            gpu.driver_version,
+            host.unwrap_or_default()
+        );
         return Err((Reason::DriverMismatch, message));
     }
     let minors: Vec<u32> = facts.gpus.iter().filter_map(|g| g.minor).collect();
     let all_known = minors.len() == facts.gpus.len();
-    let missing: Vec<String> = wanted.iter().filter(|w| all_known && !minors.contains(w)).map(u32::to_string).collect();
+    let missing: Vec<String> = wanted
+        .iter()
+        .filter(|w| all_known && !minors.contains(w))
+        .map(u32::to_string)
+        .collect();
     if facts.gpus.len() < wanted.len() || !missing.is_empty() {
         let message = format!(
             "the guest sees {} of the {} GPUs asked for (missing: {}); run `nvidia-smi` in it and on the node.",
             facts.gpus.len(),
             wanted.len(),
-            if missing.is_empty() { "unknown".to_owned() } else { missing.join(", ") }
+            if missing.is_empty() {
+                "unknown".to_owned()
+            } else {
+                missing.join(", ")
+            }
         );
         return Err((Reason::NotVisible, message));
     }
@@ -156,7 +209,13 @@ fn judge_gpus(facts: &GuestFacts, wanted: &[u32]) -> Result<String, (Reason, Str
 }
 
 fn visible(gpus: &[u32]) -> String {
-    format!("GPUs {} are visible inside.", gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))
+    format!(
+        "GPUs {} are visible inside.",
+        gpus.iter()
+            .map(u32::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    )
 }
 
 /// Another inspection when the last one is old enough, else a wait until it is.
@@ -164,26 +223,59 @@ fn look_again(view: &View<'_>, every: Duration) -> Decision {
     if view.observed.guest.busy.is_some() {
         return Some(Verdict::Wait { until: ON_WAKE });
     }
-    if let Some(left) = view.observed.guest.trouble.as_ref().and_then(crate::memory::Failure::pause_left) {
+    if let Some(left) = view
+        .observed
+        .guest
+        .trouble
+        .as_ref()
+        .and_then(crate::memory::Failure::pause_left)
+    {
         return Some(Verdict::Wait { until: left });
     }
-    let age = view.observed.guest.facts.as_ref().map_or(every, |(_, at)| at.elapsed());
-    Some(match every.checked_sub(age).filter(|left| !left.is_zero()) {
-        Some(left) => Verdict::Wait { until: left },
-        None => Verdict::Do(Step::Guest { site: view.site()?, step: GuestStep::Inspect }),
-    })
+    let age = view
+        .observed
+        .guest
+        .facts
+        .as_ref()
+        .map_or(every, |(_, at)| at.elapsed());
+    Some(
+        match every.checked_sub(age).filter(|left| !left.is_zero()) {
+            Some(left) => Verdict::Wait { until: left },
+            None => Verdict::Do(Step::Guest {
+                site: view.site()?,
+                step: GuestStep::Inspect,
+            }),
+        },
+    )
 }
 
 fn serving(view: &View<'_>, draft: &mut Draft, args_hash: &str, patience: Duration) -> Decision {
     let probed = view.observed.probe.as_ref();
     let guest = &view.observed.guest;
     let unit = guest.known().and_then(|f| f.vllm.as_ref());
-    let runs_with = unit.map(|u| &u.args_hash).or(view.observed.reported.args_hash.as_ref());
+    let runs_with = unit
+        .map(|u| &u.args_hash)
+        .or(view.observed.reported.args_hash.as_ref());
     let fits = runs_with.is_some_and(|hash| hash == args_hash);
-    if fits && let Some(ProbeView { vllm: Some(VllmProbe::Serving { models, version }), .. }) = probed {
-        let message = format!("vLLM {} serves {}.", version.as_deref().unwrap_or(""), models.join(", "));
-        draft.met(C::VllmReady, Reason::Serving, message.replace("vLLM  ", "vLLM "));
-        return Some(Verdict::Done { recheck: view.observed.drift });
+    if fits
+        && let Some(ProbeView {
+            vllm: Some(VllmProbe::Serving { models, version }),
+            ..
+        }) = probed
+    {
+        let message = format!(
+            "vLLM {} serves {}.",
+            version.as_deref().unwrap_or(""),
+            models.join(", ")
+        );
+        draft.met(
+            C::VllmReady,
+            Reason::Serving,
+            message.replace("vLLM  ", "vLLM "),
+        );
+        return Some(Verdict::Done {
+            recheck: view.observed.drift,
+        });
     }
     if let Some(decision) = unavailable(view, draft, C::VllmReady, Reason::Installing) {
         return Some(decision);
@@ -193,75 +285,179 @@ fn serving(view: &View<'_>, draft: &mut Draft, args_hash: &str, patience: Durati
     };
     match &facts.vllm {
         None => inside(view, draft, Reason::Installing, GuestStep::ApplyVllm),
-        Some(unit) if unit.args_hash != args_hash => inside(view, draft, Reason::Installing, GuestStep::ApplyVllm),
+        Some(unit) if unit.args_hash != args_hash => {
+            inside(view, draft, Reason::Installing, GuestStep::ApplyVllm)
+        }
         Some(unit) if !unit.executable_found => {
             let message = "vLLM's executable (spec.vllm.executable) is not in the container; the template that it was cloned from brings none.";
             draft.stalled(C::VllmReady, Reason::Exited, message);
             look_again(view, UNIT_RECHECK * 6)
         }
         Some(unit) => {
-            let loading_for = unit.since.map(|s| view.now.as_second().saturating_sub(s)).and_then(|s| u64::try_from(s).ok()).unwrap_or(0);
-            let (reason, message) = explain(unit, probed.and_then(|p| p.vllm.as_ref()), loading_for);
+            let loading_for = unit
+                .since
+                .map(|s| view.now.as_second().saturating_sub(s))
+                .and_then(|s| u64::try_from(s).ok())
+                .unwrap_or(0);
+            let (reason, message) =
+                explain(unit, probed.and_then(|p| p.vllm.as_ref()), loading_for);
             let finding = Finding::working(C::VllmReady, reason, message);
             let late = loading_for > patience.as_secs() || unit.restarts >= crate::memory::TRIES;
-            draft.found(if late && reason != Reason::Unreachable { Finding::stalled(C::VllmReady, reason, finding.message) } else { finding });
+            draft.found(if late && reason != Reason::Unreachable {
+                Finding::stalled(C::VllmReady, reason, finding.message)
+            } else {
+                finding
+            });
             look_again(view, UNIT_RECHECK)
         }
     }
 }
 
 fn inside(view: &View<'_>, draft: &mut Draft, reason: Reason, step: GuestStep) -> Decision {
-    draft.step(C::VllmReady, reason, Step::Guest { site: view.site()?, step })
+    draft.step(
+        C::VllmReady,
+        reason,
+        Step::Guest {
+            site: view.site()?,
+            step,
+        },
+    )
 }
 
 /// Why vLLM is not serving, from its unit, its journal and the probe.
 fn explain(unit: &VllmUnit, probe: Option<&VllmProbe>, loading_for: u64) -> (Reason, String) {
     if let Some((reason, cause)) = cause(&unit.journal_tail) {
-        return (reason, format!("{cause} (restarted {} times by systemd).", unit.restarts));
+        return (
+            reason,
+            format!("{cause} (restarted {} times by systemd).", unit.restarts),
+        );
     }
     if unit.active != "active" {
-        let code = unit.exit_status.map(|c| format!(" with exit code {c}")).unwrap_or_default();
-        let last = unit.journal_tail.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("nothing");
-        let message = format!("vLLM ended{code} and is {} ({}); its journal last said: {last:?}.", unit.active, unit.sub);
+        let code = unit
+            .exit_status
+            .map(|c| format!(" with exit code {c}"))
+            .unwrap_or_default();
+        let last = unit
+            .journal_tail
+            .lines()
+            .rev()
+            .find(|l| !l.trim().is_empty())
+            .unwrap_or("nothing");
+        let message = format!(
+            "vLLM ended{code} and is {} ({}); its journal last said: {last:?}.",
+            unit.active, unit.sub
+        );
         return (Reason::Exited, message);
     }
     match probe {
-        Some(VllmProbe::WrongModel { served }) => {
-            (Reason::WrongModel, format!("vLLM answers, but it serves {} and not the model of this spec.", served.join(", ")))
-        }
-        Some(VllmProbe::Unreachable { why }) => (Reason::Unreachable, format!("vLLM's port can't be reached from the operator: {why}.")),
-        Some(VllmProbe::Unauthorized) => (Reason::Unreachable, "vLLM refuses the API key of spec.vllm.apiKey.".to_owned()),
-        Some(VllmProbe::NoCompletion { why }) => (Reason::Loading, format!("vLLM has loaded its model, but {why}.")),
-        Some(VllmProbe::Unhealthy { status }) => (Reason::Loading, format!("vLLM answers {status} on /health.")),
-        _ => (Reason::Loading, format!("vLLM is loading its model (for {loading_for} s).")),
+        Some(VllmProbe::WrongModel { served }) => (
+            Reason::WrongModel,
+            format!(
+                "vLLM answers, but it serves {} and not the model of this spec.",
+                served.join(", ")
+            ),
+        ),
+        Some(VllmProbe::Unreachable { why }) => (
+            Reason::Unreachable,
+            format!("vLLM's port can't be reached from the operator: {why}."),
+        ),
+        Some(VllmProbe::Unauthorized) => (
+            Reason::Unreachable,
+            "vLLM refuses the API key of spec.vllm.apiKey.".to_owned(),
+        ),
+        Some(VllmProbe::NoCompletion { why }) => (
+            Reason::Loading,
+            format!("vLLM has loaded its model, but {why}."),
+        ),
+        Some(VllmProbe::Unhealthy { status }) => (
+            Reason::Loading,
+            format!("vLLM answers {status} on /health."),
+        ),
+        _ => (
+            Reason::Loading,
+            format!("vLLM is loading its model (for {loading_for} s)."),
+        ),
     }
 }
 
 /// Causes that a person can act on, as vLLM's journal words them.
 fn cause(journal: &str) -> Option<(Reason, String)> {
     const CAUSES: [(&str, Reason, &str); 6] = [
-        ("CUDA out of memory", Reason::OutOfMemory, "The model does not fit into the GPUs' memory"),
-        ("OutOfMemoryError", Reason::OutOfMemory, "The model does not fit into the GPUs' memory"),
-        ("No available memory for the cache blocks", Reason::OutOfMemory, "No GPU memory is left for the KV cache; lower maxModelLen or raise gpuMemoryUtilization"),
-        ("GatedRepoError", Reason::ModelNotFound, "The model is gated: its licence must be accepted and spec.vllm.huggingFaceToken be set"),
-        ("RepositoryNotFoundError", Reason::ModelNotFound, "There is no such model on the hub, or it is private"),
-        ("is not a local folder and is not a valid model identifier", Reason::ModelNotFound, "There is no such model on the hub"),
+        (
+            "CUDA out of memory",
+            Reason::OutOfMemory,
+            "The model does not fit into the GPUs' memory",
+        ),
+        (
+            "OutOfMemoryError",
+            Reason::OutOfMemory,
+            "The model does not fit into the GPUs' memory",
+        ),
+        (
+            "No available memory for the cache blocks",
+            Reason::OutOfMemory,
+            "No GPU memory is left for the KV cache; lower maxModelLen or raise gpuMemoryUtilization",
+        ),
+        (
+            "GatedRepoError",
+            Reason::ModelNotFound,
+            "The model is gated: its licence must be accepted and spec.vllm.huggingFaceToken be set",
+        ),
+        (
+            "RepositoryNotFoundError",
+            Reason::ModelNotFound,
+            "There is no such model on the hub, or it is private",
+        ),
+        (
+            "is not a local folder and is not a valid model identifier",
+            Reason::ModelNotFound,
+            "There is no such model on the hub",
+        ),
     ];
-    let (line, (_, reason, text)) =
-        journal.lines().rev().find_map(|line| CAUSES.iter().find(|(needle, ..)| line.contains(needle)).map(|c| (line, c)))?;
-    Some((*reason, format!("{text}: {}", line.trim().chars().take(200).collect::<String>())))
+    let (line, (_, reason, text)) = journal.lines().rev().find_map(|line| {
+        CAUSES
+            .iter()
+            .find(|(needle, ..)| line.contains(needle))
+            .map(|c| (line, c))
+    })?;
+    Some((
+        *reason,
+        format!(
+            "{text}: {}",
+            line.trim().chars().take(200).collect::<String>()
+        ),
+    ))
 }
 
 fn answering(view: &View<'_>, draft: &mut Draft) -> Decision {
     match view.observed.probe.as_ref().and_then(|p| p.http.as_ref()) {
         Some(HttpProbe::Healthy { status }) => {
-            draft.met(C::ProbeReady, Reason::Healthy, format!("Its probe answers {status}."));
-            Some(Verdict::Done { recheck: view.observed.drift })
+            draft.met(
+                C::ProbeReady,
+                Reason::Healthy,
+                format!("Its probe answers {status}."),
+            );
+            Some(Verdict::Done {
+                recheck: view.observed.drift,
+            })
         }
-        Some(HttpProbe::Unhealthy { status }) => {
-            draft.wait(C::ProbeReady, Reason::Unhealthy, format!("Its probe answers {status}, not what spec.probe expects."), ON_WAKE)
-        }
-        Some(HttpProbe::Unreachable { why }) => draft.wait(C::ProbeReady, Reason::Unreachable, format!("Its probe gets no answer: {why}."), ON_WAKE),
-        None => draft.wait(C::ProbeReady, Reason::Unreachable, "It is being probed for the first time.", ON_WAKE.min(view.observed.drift)),
+        Some(HttpProbe::Unhealthy { status }) => draft.wait(
+            C::ProbeReady,
+            Reason::Unhealthy,
+            format!("Its probe answers {status}, not what spec.probe expects."),
+            ON_WAKE,
+        ),
+        Some(HttpProbe::Unreachable { why }) => draft.wait(
+            C::ProbeReady,
+            Reason::Unreachable,
+            format!("Its probe gets no answer: {why}."),
+            ON_WAKE,
+        ),
+        None => draft.wait(
+            C::ProbeReady,
+            Reason::Unreachable,
+            "It is being probed for the first time.",
+            ON_WAKE.min(view.observed.drift),
+        ),
     }
 }

@@ -24,6 +24,10 @@ mod rules;
 #[test]
 fn operator_process() {
     if let Some(ended) = phoenix_lab::operator::become_operator() {
-        assert_eq!(format!("{ended:?}"), format!("{:?}", std::process::ExitCode::SUCCESS), "the operator failed");
+        assert_eq!(
+            format!("{ended:?}"),
+            format!("{:?}", std::process::ExitCode::SUCCESS),
+            "the operator failed"
+        );
     }
 }

@@ -14,53 +14,158 @@ use crate::stage::{Settings, Stage, file};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_six_systems_come_up_rest_and_go() {
     // alone, so that hypervisorRef may be left out, as the manifests do
-    let stage = Stage::raise("phoenix", Settings { alone: true, ..Settings::default() }).await;
-    stage.simulator.create_foreign(990, "somebody-elses").await.unwrap();
+    let stage = Stage::raise(
+        "phoenix",
+        Settings {
+            alone: true,
+            ..Settings::default()
+        },
+    )
+    .await;
+    stage
+        .simulator
+        .create_foreign(990, "somebody-elses")
+        .await
+        .unwrap();
     let manifests = file("manifests/phoenix");
     let manifests = manifests.to_str().unwrap();
     stage.kubectl(&["apply", "-k", manifests]).await;
-    for name in ["base-template", "base-template-gpu", "base-template-docker", "base-template-vllm"] {
+    for name in [
+        "base-template",
+        "base-template-gpu",
+        "base-template-docker",
+        "base-template-vllm",
+    ] {
         stage.ready::<LxcTemplate>(name).await;
     }
     stage.ready::<LxcContainer>("portainer").await;
-    stage.kubectl(&["wait", "--for=condition=Ready", "lxccontainer/vllm-qwen3-coder", "--timeout=120s"]).await;
+    stage
+        .kubectl(&[
+            "wait",
+            "--for=condition=Ready",
+            "lxccontainer/vllm-qwen3-coder",
+            "--timeout=120s",
+        ])
+        .await;
 
     columns(&stage).await;
     origins(&stage);
     rest(&stage).await;
     serves(&stage).await;
 
-    stage.kubectl(&["delete", "-k", manifests, "--timeout=120s"]).await;
-    assert_eq!(stage.simulator.containers().keys().copied().collect::<Vec<_>>(), [990], "all but the foreign one are gone");
+    stage
+        .kubectl(&["delete", "-k", manifests, "--timeout=120s"])
+        .await;
+    assert_eq!(
+        stage
+            .simulator
+            .containers()
+            .keys()
+            .copied()
+            .collect::<Vec<_>>(),
+        [990],
+        "all but the foreign one are gone"
+    );
     assert_eq!(stage.simulator.problems(), Vec::<String>::new());
 }
 
 async fn columns(stage: &Stage) {
-    let rows = |table: &str| -> Vec<Vec<String>> { table.lines().map(|l| l.split_whitespace().map(str::to_owned).collect()).collect() };
+    let rows = |table: &str| -> Vec<Vec<String>> {
+        table
+            .lines()
+            .map(|l| l.split_whitespace().map(str::to_owned).collect())
+            .collect()
+    };
     let templates = rows(&stage.kubectl(&["get", "lxctemplates"]).await);
-    assert_eq!(templates[0], ["NAME", "VMID", "NODE", "SOURCE", "SNAPSHOT", "STRATEGY", "REVISION", "READY", "AGE"]);
-    assert_eq!(templates[1][..6], ["base-template", "900", "pve", "ubuntu-24.04", "base-snapshot", "Linked"]);
-    assert_eq!((templates[1][6].len(), templates[1][7].as_str()), (10, "True"));
+    assert_eq!(
+        templates[0],
+        [
+            "NAME", "VMID", "NODE", "SOURCE", "SNAPSHOT", "STRATEGY", "REVISION", "READY", "AGE"
+        ]
+    );
+    assert_eq!(
+        templates[1][..6],
+        [
+            "base-template",
+            "900",
+            "pve",
+            "ubuntu-24.04",
+            "base-snapshot",
+            "Linked"
+        ]
+    );
+    assert_eq!(
+        (templates[1][6].len(), templates[1][7].as_str()),
+        (10, "True")
+    );
     let containers = rows(&stage.kubectl(&["get", "lxccontainers"]).await);
-    assert_eq!(containers[0], ["NAME", "VMID", "NODE", "SOURCE", "STATE", "GPUS", "VLLM", "READY", "AGE"]);
-    assert_eq!(containers[1][..5], ["portainer", "910", "pve", "base-template-docker", "Running"]);
-    assert_eq!(containers[2][..9], ["vllm-qwen3-coder", "950", "pve", "base-template-vllm", "Running", "0,1", "qwen3-coder", "(8000)", "True"]);
+    assert_eq!(
+        containers[0],
+        [
+            "NAME", "VMID", "NODE", "SOURCE", "STATE", "GPUS", "VLLM", "READY", "AGE"
+        ]
+    );
+    assert_eq!(
+        containers[1][..5],
+        ["portainer", "910", "pve", "base-template-docker", "Running"]
+    );
+    assert_eq!(
+        containers[2][..9],
+        [
+            "vllm-qwen3-coder",
+            "950",
+            "pve",
+            "base-template-vllm",
+            "Running",
+            "0,1",
+            "qwen3-coder",
+            "(8000)",
+            "True"
+        ]
+    );
     let hypervisors = rows(&stage.kubectl(&["get", "hypervisors", &stage.name]).await);
-    assert_eq!(hypervisors[0], ["NAME", "VERSION", "NODES", "GPUS", "CONTAINERS", "READY", "AGE"]);
+    assert_eq!(
+        hypervisors[0],
+        [
+            "NAME",
+            "VERSION",
+            "NODES",
+            "GPUS",
+            "CONTAINERS",
+            "READY",
+            "AGE"
+        ]
+    );
     assert_eq!(hypervisors[1][1..6], ["9.2.11", "1/1", "2/2", "6", "True"]);
     let explained = stage.kubectl(&["explain", "lxccontainer.spec.vllm"]).await;
-    assert!(explained.contains("tensorParallelSize") && explained.contains("DESCRIPTION:"), "{explained}");
+    assert!(
+        explained.contains("tensorParallelSize") && explained.contains("DESCRIPTION:"),
+        "{explained}"
+    );
 }
 
 /// As recorded from a real one: each layer's dataset is a clone of its parent's `@__base__`.
 fn origins(stage: &Stage) {
     let zfs = stage.simulator.zfs_list();
-    let origin: BTreeMap<&str, &str> = zfs.lines().filter_map(|l| l.split_once(char::is_whitespace)).map(|(name, rest)| (name, rest.split_whitespace().next().unwrap_or(""))).collect();
+    let origin: BTreeMap<&str, &str> = zfs
+        .lines()
+        .filter_map(|l| l.split_once(char::is_whitespace))
+        .map(|(name, rest)| (name, rest.split_whitespace().next().unwrap_or("")))
+        .collect();
     let expected = [
         ("tank/basevol-900-disk-0", "-"),
-        ("tank/basevol-901-disk-0", "tank/basevol-900-disk-0@__base__"),
-        ("tank/basevol-902-disk-0", "tank/basevol-900-disk-0@__base__"),
-        ("tank/basevol-920-disk-0", "tank/basevol-901-disk-0@__base__"),
+        (
+            "tank/basevol-901-disk-0",
+            "tank/basevol-900-disk-0@__base__",
+        ),
+        (
+            "tank/basevol-902-disk-0",
+            "tank/basevol-900-disk-0@__base__",
+        ),
+        (
+            "tank/basevol-920-disk-0",
+            "tank/basevol-901-disk-0@__base__",
+        ),
         ("tank/subvol-950-disk-0", "tank/basevol-920-disk-0@__base__"),
         ("tank/subvol-910-disk-0", "tank/basevol-902-disk-0@__base__"),
     ];
@@ -71,7 +176,14 @@ fn origins(stage: &Stage) {
 
 /// At rest: not one write to Kubernetes, one call to Proxmox per polling interval.
 async fn rest(stage: &Stage) {
-    let polls = |stage: &Stage| stage.simulator.calls().iter().filter(|c| c.path.ends_with("/cluster/resources")).count();
+    let polls = |stage: &Stage| {
+        stage
+            .simulator
+            .calls()
+            .iter()
+            .filter(|c| c.path.ends_with("/cluster/resources"))
+            .count()
+    };
     // what was under way when the last became Ready comes to its end first
     settle(stage).await;
     let before = versions(stage).await;
@@ -82,7 +194,11 @@ async fn rest(stage: &Stage) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let calls = stage.simulator.calls();
-    let others: Vec<String> = calls.iter().filter(|c| !c.path.ends_with("/cluster/resources")).map(|c| format!("{} {}", c.method, c.path)).collect();
+    let others: Vec<String> = calls
+        .iter()
+        .filter(|c| !c.path.ends_with("/cluster/resources"))
+        .map(|c| format!("{} {}", c.method, c.path))
+        .collect();
     assert_eq!(others, Vec::<String>::new(), "nothing but the one poll");
     assert_eq!(versions(stage).await, before, "no write at rest");
 }
@@ -92,7 +208,12 @@ async fn settle(stage: &Stage) {
     for _ in 0..30 {
         stage.simulator.clear_calls();
         tokio::time::sleep(Duration::from_secs(2)).await;
-        if stage.simulator.calls().iter().all(|c| c.path.ends_with("/cluster/resources")) {
+        if stage
+            .simulator
+            .calls()
+            .iter()
+            .all(|c| c.path.ends_with("/cluster/resources"))
+        {
             return;
         }
     }
@@ -100,14 +221,24 @@ async fn settle(stage: &Stage) {
 
 async fn versions(stage: &Stage) -> BTreeMap<String, Option<String>> {
     let mut versions = BTreeMap::new();
-    for resource in [ApiResource::erase::<LxcTemplate>(&()), ApiResource::erase::<LxcContainer>(&())] {
-        let api: Api<DynamicObject> = Api::namespaced_with(stage.client.clone(), &stage.name, &resource);
+    for resource in [
+        ApiResource::erase::<LxcTemplate>(&()),
+        ApiResource::erase::<LxcContainer>(&()),
+    ] {
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(stage.client.clone(), &stage.name, &resource);
         for object in api.list(&ListParams::default()).await.unwrap() {
-            versions.insert(object.metadata.name.unwrap_or_default(), object.metadata.resource_version);
+            versions.insert(
+                object.metadata.name.unwrap_or_default(),
+                object.metadata.resource_version,
+            );
         }
     }
     let hypervisor = stage.hypervisors().get(&stage.name).await.unwrap();
-    versions.insert("the hypervisor".to_owned(), hypervisor.metadata.resource_version);
+    versions.insert(
+        "the hypervisor".to_owned(),
+        hypervisor.metadata.resource_version,
+    );
     versions
 }
 
@@ -115,7 +246,21 @@ async fn versions(stage: &Stage) -> BTreeMap<String, Option<String>> {
 async fn serves(stage: &Stage) {
     let vllm: LxcContainer = stage.ready("vllm-qwen3-coder").await;
     let status = vllm.status.unwrap().vllm.unwrap();
-    assert_eq!((status.endpoint.as_deref(), status.models), (Some("http://10.0.0.150:8000/v1"), vec!["qwen3-coder".to_owned()]));
-    let unit = stage.simulator.guests().unwrap().read_file(950, "/etc/systemd/system/phoenix-vllm.service").unwrap();
-    assert!(unit.contains("Restart=always") && unit.contains("--tensor-parallel-size"), "{unit}");
+    assert_eq!(
+        (status.endpoint.as_deref(), status.models),
+        (
+            Some("http://10.0.0.150:8000/v1"),
+            vec!["qwen3-coder".to_owned()]
+        )
+    );
+    let unit = stage
+        .simulator
+        .guests()
+        .unwrap()
+        .read_file(950, "/etc/systemd/system/phoenix-vllm.service")
+        .unwrap();
+    assert!(
+        unit.contains("Restart=always") && unit.contains("--tensor-parallel-size"),
+        "{unit}"
+    );
 }

@@ -15,7 +15,9 @@ use kube::{
 use phoenix_crds::{Hypervisor, LxcContainer, LxcTemplate, lxc::Lxc};
 use phoenix_lab::{
     ControlPlane,
-    installation::{Access, apply_hypervisor, hypervisor_for, install_operator, make_namespace, repository},
+    installation::{
+        Access, apply_hypervisor, hypervisor_for, install_operator, make_namespace, repository,
+    },
     operator::{Operator, OperatorSettings},
 };
 use proxmox_simulator::{Simulator, SimulatorConfig, guest::GuestSettings};
@@ -38,7 +40,9 @@ struct Installed {
 impl Installed {
     async fn on(plane: anyhow::Result<ControlPlane>) -> Arc<Self> {
         let plane = plane.expect("a control plane");
-        let kubeconfig = install_operator(&plane).await.expect("the operator's rights");
+        let kubeconfig = install_operator(&plane)
+            .await
+            .expect("the operator's rights");
         Arc::new(Self { plane, kubeconfig })
     }
 }
@@ -63,15 +67,27 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let simulator = SimulatorConfig { guests: Some(GuestSettings::default()), ..SimulatorConfig::default() };
-        Self { simulator, root: true, polling: ("1s", "10m"), operator: true, alone: false }
+        let simulator = SimulatorConfig {
+            guests: Some(GuestSettings::default()),
+            ..SimulatorConfig::default()
+        };
+        Self {
+            simulator,
+            root: true,
+            polling: ("1s", "10m"),
+            operator: true,
+            alone: false,
+        }
     }
 }
 
 impl Settings {
     /// Containers without anything inside: enough where nothing has to be done in them.
     pub(crate) fn without_guests() -> Self {
-        Self { simulator: SimulatorConfig::default(), ..Self::default() }
+        Self {
+            simulator: SimulatorConfig::default(),
+            ..Self::default()
+        }
     }
 }
 
@@ -93,19 +109,40 @@ impl Stage {
         let installed = if settings.alone {
             Installed::on(ControlPlane::start_own().await).await
         } else {
-            Arc::clone(SHARED.get_or_init(async || Installed::on(ControlPlane::start().await).await).await)
+            Arc::clone(
+                SHARED
+                    .get_or_init(async || Installed::on(ControlPlane::start().await).await)
+                    .await,
+            )
         };
         let plane = &installed.plane;
         make_namespace(plane, name).await.expect("a namespace");
-        let simulator = Simulator::start(settings.simulator).await.expect("a simulated Proxmox VE");
-        let access = Access { name: name.to_owned(), root: settings.root, polling: settings.polling };
+        let simulator = Simulator::start(settings.simulator)
+            .await
+            .expect("a simulated Proxmox VE");
+        let access = Access {
+            name: name.to_owned(),
+            root: settings.root,
+            polling: settings.polling,
+        };
         let (secret, hypervisor) = hypervisor_for(&simulator, &access);
-        apply_hypervisor(plane, &secret, &hypervisor).await.expect("a Hypervisor");
+        apply_hypervisor(plane, &secret, &hypervisor)
+            .await
+            .expect("a Hypervisor");
         let folder = tempfile::tempdir().expect("a folder for the log");
         let log = folder.path().join("operator.log");
         let client = plane.client().expect("a client");
         let alone = settings.alone;
-        let mut stage = Self { name: name.to_owned(), simulator, client, installed, alone, operator: None, log, _folder: folder };
+        let mut stage = Self {
+            name: name.to_owned(),
+            simulator,
+            client,
+            installed,
+            alone,
+            operator: None,
+            log,
+            _folder: folder,
+        };
         if settings.operator {
             stage.start_operator();
         }
@@ -118,7 +155,9 @@ impl Stage {
             selector: (!self.alone).then(|| format!("lab={}", self.name)),
             log: Some(self.log.clone()),
             filter: "info,phoenix_controller=debug,kube=warn,kube_runtime=warn".to_owned(),
-            arguments: ["operator_process", "--exact", "--nocapture"].map(Into::into).to_vec(),
+            arguments: ["operator_process", "--exact", "--nocapture"]
+                .map(Into::into)
+                .to_vec(),
         };
         self.operator = Some(Operator::start(&settings).expect("an operator"));
     }
@@ -148,7 +187,12 @@ impl Stage {
     /// kubectl in the test's namespace.
     pub(crate) async fn kubectl(&self, args: &[&str]) -> String {
         let args = ["-n", &self.name].into_iter().chain(args.iter().copied());
-        self.installed.plane.kubectl().run(args).await.expect("kubectl")
+        self.installed
+            .plane
+            .kubectl()
+            .run(args)
+            .await
+            .expect("kubectl")
     }
 
     /// A template from the OS template, in this test's world; `more` is merged into its spec.
@@ -158,12 +202,20 @@ impl Stage {
 
     /// A container cloned from a template.
     pub(crate) async fn container(&self, name: &str, template: &str, more: Value) -> LxcContainer {
-        self.apply("LxcContainer", name, merged(json!({"source": {"templateRef": {"name": template}}}), more)).await
+        self.apply(
+            "LxcContainer",
+            name,
+            merged(json!({"source": {"templateRef": {"name": template}}}), more),
+        )
+        .await
     }
 
     async fn apply<K>(&self, kind: &str, name: &str, spec: Value) -> K
     where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
         let mut spec = merged(json!({"hypervisorRef": {"name": self.name}}), spec);
         if let Some(fields) = spec.as_object_mut() {
@@ -172,11 +224,20 @@ impl Stage {
         }
         let object = json!({"apiVersion": "phoenix-hypervisor.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
         let params = PatchParams::apply("test").force().validation_strict();
-        self.api::<K>().patch(name, &params, &Patch::Apply(&object)).await.expect("an accepted object")
+        self.api::<K>()
+            .patch(name, &params, &Patch::Apply(&object))
+            .await
+            .expect("an accepted object")
     }
 
     /// Waits until an object is as `wanted` says; tells what it was like when it is not in time.
-    pub(crate) async fn until<K>(&self, api: Api<K>, name: &str, what: &str, wanted: impl Fn(&K) -> bool) -> K
+    pub(crate) async fn until<K>(
+        &self,
+        api: Api<K>,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&K) -> bool,
+    ) -> K
     where
         K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Serialize,
     {
@@ -187,7 +248,8 @@ impl Stage {
                 return object.clone();
             }
             if Instant::now() > deadline {
-                let status = object.map(|o| serde_json::to_value(o).unwrap_or_default()["status"].clone());
+                let status =
+                    object.map(|o| serde_json::to_value(o).unwrap_or_default()["status"].clone());
                 let status = serde_json::to_string_pretty(&status).unwrap_or_default();
                 panic!("{name} did not come to {what}; its status is {status}");
             }
@@ -199,7 +261,11 @@ impl Stage {
     pub(crate) async fn eventually(&self, what: &str, is: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is() {
-            assert!(Instant::now() < deadline, "in {}, {what} did not come", self.name);
+            assert!(
+                Instant::now() < deadline,
+                "in {}, {what} did not come",
+                self.name
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -207,10 +273,15 @@ impl Stage {
     /// Waits until an Lxc object is Ready at its current generation.
     pub(crate) async fn ready<K>(&self, name: &str) -> K
     where
-        K: Lxc + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope> + DeserializeOwned + Debug + Serialize,
+        K: Lxc
+            + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
+            + DeserializeOwned
+            + Debug
+            + Serialize,
     {
         self.until(self.api::<K>(), name, "Ready", |o| {
-            let current = o.status_shared().and_then(|s| s.observed_generation) == o.meta().generation;
+            let current =
+                o.status_shared().and_then(|s| s.observed_generation) == o.meta().generation;
             current && condition(o, "Ready").is_some_and(|c| c.status == "True")
         })
         .await
@@ -219,37 +290,58 @@ impl Stage {
     /// Waits until a condition of an Lxc object has a reason; the condition.
     pub(crate) async fn reason<K>(&self, name: &str, kind: &str, reason: &str) -> Condition
     where
-        K: Lxc + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope> + DeserializeOwned + Debug + Serialize,
+        K: Lxc
+            + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
+            + DeserializeOwned
+            + Debug
+            + Serialize,
     {
         let is = |o: &K| condition(o, kind).is_some_and(|c| c.reason == reason);
-        let object = self.until(self.api::<K>(), name, &format!("{kind} {reason}"), is).await;
+        let object = self
+            .until(self.api::<K>(), name, &format!("{kind} {reason}"), is)
+            .await;
         condition(&object, kind).expect("just seen")
     }
 
     /// A further Hypervisor that leads to another simulator.
     pub(crate) async fn add_hypervisor(&self, simulator: &Simulator, access: &Access) {
         let (secret, hypervisor) = hypervisor_for(simulator, access);
-        apply_hypervisor(&self.installed.plane, &secret, &hypervisor).await.expect("a Hypervisor");
+        apply_hypervisor(&self.installed.plane, &secret, &hypervisor)
+            .await
+            .expect("a Hypervisor");
     }
 
     /// Deletes an Lxc object and waits until it is gone.
     pub(crate) async fn delete<K>(&self, name: &str)
     where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
-        self.api::<K>().delete(name, &kube::api::DeleteParams::default()).await.expect("a deletion");
+        self.api::<K>()
+            .delete(name, &kube::api::DeleteParams::default())
+            .await
+            .expect("a deletion");
         self.gone::<K>(name).await;
     }
 
     /// Waits until an Lxc object is gone.
     pub(crate) async fn gone<K>(&self, name: &str)
     where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
         let api = self.api::<K>();
         let deadline = Instant::now() + PATIENCE;
         while let Some(object) = api.get_opt(name).await.expect("an answer") {
-            assert!(Instant::now() < deadline, "{} is not gone: {object:?}", object.name_any());
+            assert!(
+                Instant::now() < deadline,
+                "{} is not gone: {object:?}",
+                object.name_any()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -260,15 +352,31 @@ impl Drop for Stage {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
-            let tail = lines.iter().rev().take(60).rev().copied().collect::<Vec<_>>().join("\n");
-            eprintln!("--- the operator of {} last said:\n{tail}\n--- containers: {:?}", self.name, self.simulator.containers().keys());
+            let tail = lines
+                .iter()
+                .rev()
+                .take(60)
+                .rev()
+                .copied()
+                .collect::<Vec<_>>()
+                .join("\n");
+            eprintln!(
+                "--- the operator of {} last said:\n{tail}\n--- containers: {:?}",
+                self.name,
+                self.simulator.containers().keys()
+            );
         }
     }
 }
 
 /// A condition of an Lxc object.
 pub(crate) fn condition<K: Lxc>(object: &K, kind: &str) -> Option<Condition> {
-    object.status_shared()?.conditions.iter().find(|c| c.type_ == kind).cloned()
+    object
+        .status_shared()?
+        .conditions
+        .iter()
+        .find(|c| c.type_ == kind)
+        .cloned()
 }
 
 /// `base` with the keys of `more` put over it.

@@ -9,7 +9,10 @@ fn main() -> ExitCode {
         return ended;
     }
     let options = phoenix_lab::demo::Options::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("demo: no async runtime: {e}");

@@ -15,7 +15,11 @@ pub(super) struct Drawing {
 
 impl Drawing {
     pub(super) fn new(terminal: bool) -> Self {
-        Self { terminal, lines: 0, told: BTreeMap::new() }
+        Self {
+            terminal,
+            lines: 0,
+            told: BTreeMap::new(),
+        }
     }
 
     pub(super) fn show(&mut self, systems: &Systems, elapsed: Duration) {
@@ -37,9 +41,17 @@ impl Drawing {
     /// One line for each system whose state changed.
     fn tell(&mut self, systems: &Systems, elapsed: Duration) {
         for system in systems.all() {
-            let what = format!("{} {}", system.state(), if system.ready() { "Ready" } else { "" });
+            let what = format!(
+                "{} {}",
+                system.state(),
+                if system.ready() { "Ready" } else { "" }
+            );
             if self.told.get(&system.name) != Some(&what) {
-                write(&format!("{:6.1} s  {}\n", elapsed.as_secs_f64(), line(system, 0)));
+                write(&format!(
+                    "{:6.1} s  {}\n",
+                    elapsed.as_secs_f64(),
+                    line(system, 0)
+                ));
                 self.told.insert(system.name.clone(), what);
             }
         }
@@ -59,7 +71,10 @@ fn write(text: &str) {
 
 fn tree(systems: &Systems, elapsed: Duration) -> Vec<String> {
     let ready = systems.all().filter(|s| s.ready()).count();
-    let mut lines = vec![format!("── {ready} of 6 Ready, {:.1} s", elapsed.as_secs_f64())];
+    let mut lines = vec![format!(
+        "── {ready} of 6 Ready, {:.1} s",
+        elapsed.as_secs_f64()
+    )];
     for root in systems.children(None) {
         branch(systems, root, 0, &mut lines);
     }
@@ -75,8 +90,21 @@ fn branch(systems: &Systems, system: &System, depth: usize, lines: &mut Vec<Stri
 
 fn line(system: &System, depth: usize) -> String {
     let mark = if system.ready() { "✓" } else { "…" };
-    let vmid = system.vmid.map_or_else(|| "   ".to_owned(), |v| v.to_string());
-    let name = format!("{}{}{}", "   ".repeat(depth), if depth > 0 { "└─ " } else { "" }, system.name);
-    let message = system.condition("Ready").map(|(_, _, message)| message.replace('\n', " ")).unwrap_or_default();
-    format!("{mark} {vmid}  {name:<34} {:<12} {message}", system.state()).chars().take(WIDTH).collect()
+    let vmid = system
+        .vmid
+        .map_or_else(|| "   ".to_owned(), |v| v.to_string());
+    let name = format!(
+        "{}{}{}",
+        "   ".repeat(depth),
+        if depth > 0 { "└─ " } else { "" },
+        system.name
+    );
+    let message = system
+        .condition("Ready")
+        .map(|(_, _, message)| message.replace('\n', " "))
+        .unwrap_or_default();
+    format!("{mark} {vmid}  {name:<34} {:<12} {message}", system.state())
+        .chars()
+        .take(WIDTH)
+        .collect()
 }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use proxmox_simulator::{Simulator, SimulatorConfig, Timing, guest::{GuestSettings, GuestTiming}};
+use proxmox_simulator::{
+    Simulator, SimulatorConfig, Timing,
+    guest::{GuestSettings, GuestTiming},
+};
 
 pub use timeline::{Overhead, Timeline};
 
@@ -24,7 +27,10 @@ use crate::{
 
 /// What `cargo demo` can be asked for.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "cargo demo --", about = "Six systems from nothing: a real Kubernetes control plane, a simulated Proxmox VE, the operator")]
+#[command(
+    name = "cargo demo --",
+    about = "Six systems from nothing: a real Kubernetes control plane, a simulated Proxmox VE, the operator"
+)]
 pub struct Options {
     /// Leave when all six are Ready (exit code 0), or when they aren't in time (1, with the reasons)
     #[arg(long)]
@@ -53,12 +59,23 @@ struct Stage {
 /// # Errors
 /// What kept it from starting, and systems that are not Ready in time.
 pub async fn run(options: Options) -> Result<()> {
-    let mut out = Out { quiet: options.json };
+    let mut out = Out {
+        quiet: options.json,
+    };
     let stage = raise(&options, &mut out).await?;
     let manifests = repository().join("manifests/phoenix");
-    let manifests = manifests.to_str().context("the repository lies in a folder whose name is no text")?;
+    let manifests = manifests
+        .to_str()
+        .context("the repository lies in a folder whose name is no text")?;
     out.say("applying manifests/phoenix");
-    let apply = async { stage.plane.kubectl().run(["apply", "-k", manifests]).await.context("applying manifests/phoenix") };
+    let apply = async {
+        stage
+            .plane
+            .kubectl()
+            .run(["apply", "-k", manifests])
+            .await
+            .context("applying manifests/phoenix")
+    };
     let outcome = tokio::select! {
         outcome = async { futures::try_join!(apply, until_ready(&stage, &options, &out)).map(|(_, timeline)| timeline) } => outcome,
         interrupted = tokio::signal::ctrl_c() => { interrupted?; return Ok(()) }
@@ -86,17 +103,40 @@ async fn raise(options: &Options, out: &mut Out) -> Result<Stage> {
     } else {
         (Timing::tenth_of_real(), GuestTiming::tenth_of_real())
     };
-    let config = SimulatorConfig { timing, guests: Some(GuestSettings { timing: guests }), ..SimulatorConfig::default() };
-    let simulator = Simulator::start(config).await.context("starting the simulated Proxmox VE")?;
-    out.say("installing the CRDs and the operator's rights (manifests/install), starting the operator");
+    let config = SimulatorConfig {
+        timing,
+        guests: Some(GuestSettings { timing: guests }),
+        ..SimulatorConfig::default()
+    };
+    let simulator = Simulator::start(config)
+        .await
+        .context("starting the simulated Proxmox VE")?;
+    out.say(
+        "installing the CRDs and the operator's rights (manifests/install), starting the operator",
+    );
     let kubeconfig = install_operator(&plane).await?;
-    let access = Access { name: "home".into(), root: true, polling: ("10s", "10m") };
+    let access = Access {
+        name: "home".into(),
+        root: true,
+        polling: ("10s", "10m"),
+    };
     let (secret, hypervisor) = hypervisor_for(&simulator, &access);
     apply_hypervisor(&plane, &secret, &hypervisor).await?;
     let log = plane.state_dir().join("operator.log");
-    let settings = OperatorSettings { kubeconfig, selector: None, log: Some(log.clone()), filter: "info,phoenix_controller=debug,kube=warn,kube_runtime=warn".into(), arguments: Vec::new() };
+    let settings = OperatorSettings {
+        kubeconfig,
+        selector: None,
+        log: Some(log.clone()),
+        filter: "info,phoenix_controller=debug,kube=warn,kube_runtime=warn".into(),
+        arguments: Vec::new(),
+    };
     let operator = Operator::start(&settings)?;
-    Ok(Stage { plane, simulator, _operator: operator, log })
+    Ok(Stage {
+        plane,
+        simulator,
+        _operator: operator,
+        log,
+    })
 }
 
 async fn until_ready(stage: &Stage, options: &Options, out: &Out) -> Result<Timeline> {
@@ -115,8 +155,19 @@ async fn until_ready(stage: &Stage, options: &Options, out: &Out) -> Result<Time
             drawing.finish(&systems, systems.elapsed(), out.quiet);
             let log = std::fs::read_to_string(&stage.log).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            let tail = lines.iter().rev().take(40).rev().copied().collect::<Vec<_>>().join("\n");
-            bail!("not all six are Ready after {} s:\n{}\nthe operator last said:\n{tail}", options.timeout, systems.reasons());
+            let tail = lines
+                .iter()
+                .rev()
+                .take(40)
+                .rev()
+                .copied()
+                .collect::<Vec<_>>()
+                .join("\n");
+            bail!(
+                "not all six are Ready after {} s:\n{}\nthe operator last said:\n{tail}",
+                options.timeout,
+                systems.reasons()
+            );
         }
         stage.plane.check()?;
         systems.changed(Duration::from_millis(200)).await;
@@ -133,7 +184,10 @@ async fn epilogue(stage: &Stage, timeline: &Timeline, out: &mut Out) -> Result<(
         let table = stage.plane.kubectl().run(["get", kinds]).await?;
         out.print(&format!("\n$ kubectl get {kinds}\n{table}"));
     }
-    out.print(&format!("\n$ zfs list   # in the simulated Proxmox\n{}", stage.simulator.zfs_list()));
+    out.print(&format!(
+        "\n$ zfs list   # in the simulated Proxmox\n{}",
+        stage.simulator.zfs_list()
+    ));
     out.print(&format!(
         "\nLook around:\n  export KUBECONFIG={}\n  alias kubectl={}\n  kubectl get phoenix -A\n  kubectl describe lxccontainer vllm-qwen3-coder\n  \
          kubectl explain lxccontainer.spec.vllm\n  curl --proxy {} http://10.0.0.150:8000/v1/models\n  the operator's log: {}\n",

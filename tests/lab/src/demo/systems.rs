@@ -29,15 +29,22 @@ pub(super) struct System {
 
 impl System {
     pub(super) fn condition(&self, kind: &str) -> Option<(&str, &str, &str)> {
-        self.status.conditions.iter().find(|c| c.type_ == kind).map(|c| (c.status.as_str(), c.reason.as_str(), c.message.as_str()))
+        self.status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == kind)
+            .map(|c| (c.status.as_str(), c.reason.as_str(), c.message.as_str()))
     }
 
     pub(super) fn ready(&self) -> bool {
-        self.condition("Ready").is_some_and(|(status, ..)| status == "True")
+        self.condition("Ready")
+            .is_some_and(|(status, ..)| status == "True")
     }
 
     pub(super) fn state(&self) -> String {
-        self.status.state.map_or_else(|| "Pending".to_owned(), |s| s.to_string())
+        self.status
+            .state
+            .map_or_else(|| "Pending".to_owned(), |s| s.to_string())
     }
 }
 
@@ -51,8 +58,16 @@ pub(super) struct Systems {
 
 impl Systems {
     pub(super) fn follow(client: Client) -> Self {
-        let changes = futures::stream::select(changes::<LxcTemplate>(client.clone()), changes::<LxcContainer>(client)).boxed();
-        Self { began: None, by_name: BTreeMap::new(), changes }
+        let changes = futures::stream::select(
+            changes::<LxcTemplate>(client.clone()),
+            changes::<LxcContainer>(client),
+        )
+        .boxed();
+        Self {
+            began: None,
+            by_name: BTreeMap::new(),
+            changes,
+        }
     }
 
     /// Since the first object appeared.
@@ -62,8 +77,16 @@ impl Systems {
 
     /// Waits for a change, no longer than `limit`.
     pub(super) async fn changed(&mut self, limit: Duration) {
-        let Ok(Some((name, source, status))) = tokio::time::timeout(limit, self.changes.next()).await else { return };
-        let at = self.began.get_or_insert_with(Instant::now).elapsed().as_secs_f64();
+        let Ok(Some((name, source, status))) =
+            tokio::time::timeout(limit, self.changes.next()).await
+        else {
+            return;
+        };
+        let at = self
+            .began
+            .get_or_insert_with(Instant::now)
+            .elapsed()
+            .as_secs_f64();
         let system = self.by_name.entry(name.clone()).or_insert_with(|| System {
             name,
             vmid: None,
@@ -95,9 +118,21 @@ impl Systems {
     }
 
     pub(super) fn children<'a>(&'a self, of: Option<&'a str>) -> Vec<&'a System> {
-        let known = |s: &&System| s.source.as_deref().is_some_and(|n| self.by_name.contains_key(n));
-        let mut list: Vec<&System> =
-            self.all().filter(|s| if of.is_some() { s.source.as_deref() == of } else { !known(s) }).collect();
+        let known = |s: &&System| {
+            s.source
+                .as_deref()
+                .is_some_and(|n| self.by_name.contains_key(n))
+        };
+        let mut list: Vec<&System> = self
+            .all()
+            .filter(|s| {
+                if of.is_some() {
+                    s.source.as_deref() == of
+                } else {
+                    !known(s)
+                }
+            })
+            .collect();
         list.sort_by_key(|s| s.vmid.unwrap_or(i64::MAX));
         list
     }
@@ -112,11 +147,16 @@ impl Systems {
             .all()
             .filter(|s| !s.ready())
             .map(|s| {
-                let (_, reason, message) = s.condition("Ready").unwrap_or(("", "nothing is known", ""));
+                let (_, reason, message) =
+                    s.condition("Ready").unwrap_or(("", "nothing is known", ""));
                 format!("  {}: {} ({reason}): {message}", s.name, s.state())
             })
             .collect();
-        if lines.is_empty() { "  no object was seen".to_owned() } else { lines.join("\n") }
+        if lines.is_empty() {
+            "  no object was seen".to_owned()
+        } else {
+            lines.join("\n")
+        }
     }
 }
 
@@ -124,9 +164,21 @@ fn changes<K>(client: Client) -> impl futures::Stream<Item = (String, Option<Str
 where
     K: Lxc + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff().applied_objects().filter_map(|object| async move {
-        let object = object.ok()?;
-        let source = object.spec_shared().source.template_ref.as_ref().map(|r| r.name.clone());
-        Some((object.name_any(), source, object.status_shared().cloned().unwrap_or_default()))
-    })
+    watcher(Api::<K>::all(client), watcher::Config::default())
+        .default_backoff()
+        .applied_objects()
+        .filter_map(|object| async move {
+            let object = object.ok()?;
+            let source = object
+                .spec_shared()
+                .source
+                .template_ref
+                .as_ref()
+                .map(|r| r.name.clone());
+            Some((
+                object.name_any(),
+                source,
+                object.status_shared().cloned().unwrap_or_default(),
+            ))
+        })
 }

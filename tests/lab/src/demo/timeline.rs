@@ -52,10 +52,20 @@ pub struct Overhead {
 impl Timeline {
     pub(super) fn of(systems: &Systems, simulator: &Simulator) -> Self {
         let tasks = simulator.tasks();
-        let timing = simulator.guests().map(GuestControl::timing).unwrap_or_default();
-        let runs = simulator.guests().map(GuestControl::runs).unwrap_or_default();
+        let timing = simulator
+            .guests()
+            .map(GuestControl::timing)
+            .unwrap_or_default();
+        let runs = simulator
+            .guests()
+            .map(GuestControl::runs)
+            .unwrap_or_default();
         let entries = systems.all().map(|system| {
-            let workload = if system.status.vllm.is_some() { timing.model_load.as_secs_f64() } else { 0.0 };
+            let workload = if system.status.vllm.is_some() {
+                timing.model_load.as_secs_f64()
+            } else {
+                0.0
+            };
             Entry {
                 name: system.name.clone(),
                 vmid: system.vmid,
@@ -68,18 +78,32 @@ impl Timeline {
                 workload,
             }
         });
-        Self { systems: entries.collect() }
+        Self {
+            systems: entries.collect(),
+        }
     }
 
     /// Total, critical path and their ratio.
     pub fn overhead(&self) -> Overhead {
         let total = self.systems.iter().map(|s| s.ready_at).fold(0.0, f64::max);
-        let critical_path = self.systems.iter().map(|s| self.chain(s)).fold(0.0, f64::max);
-        Overhead { total, critical_path, factor: total / critical_path.max(0.001) }
+        let critical_path = self
+            .systems
+            .iter()
+            .map(|s| self.chain(s))
+            .fold(0.0, f64::max);
+        Overhead {
+            total,
+            critical_path,
+            factor: total / critical_path.max(0.001),
+        }
     }
 
     fn chain(&self, entry: &Entry) -> f64 {
-        let above = entry.source.as_ref().and_then(|s| self.systems.iter().find(|e| e.name == *s)).map_or(0.0, |e| self.chain(e));
+        let above = entry
+            .source
+            .as_ref()
+            .and_then(|s| self.systems.iter().find(|e| e.name == *s))
+            .map_or(0.0, |e| self.chain(e));
         above + entry.unavoidable()
     }
 
@@ -111,11 +135,23 @@ fn rounded(seconds: f64) -> f64 {
 fn own_tasks(system: &System, systems: &Systems, tasks: &[TaskRecord]) -> BTreeMap<String, f64> {
     let id = system.vmid.map(|v| v.to_string()).unwrap_or_default();
     let mut seconds: BTreeMap<String, f64> = BTreeMap::new();
-    for task in tasks.iter().filter(|t| t.id == id && !matches!(t.kind.as_str(), "vzclone" | "vncproxy")) {
+    for task in tasks
+        .iter()
+        .filter(|t| t.id == id && !matches!(t.kind.as_str(), "vzclone" | "vncproxy"))
+    {
         *seconds.entry(task.kind.clone()).or_default() += task.seconds.unwrap_or_default();
     }
-    let source = system.source.as_deref().and_then(|s| systems.get(s)).and_then(|s| s.vmid).map(|v| v.to_string());
-    let clones: Vec<f64> = tasks.iter().filter(|t| t.kind == "vzclone" && Some(&t.id) == source.as_ref()).filter_map(|t| t.seconds).collect();
+    let source = system
+        .source
+        .as_deref()
+        .and_then(|s| systems.get(s))
+        .and_then(|s| s.vmid)
+        .map(|v| v.to_string());
+    let clones: Vec<f64> = tasks
+        .iter()
+        .filter(|t| t.kind == "vzclone" && Some(&t.id) == source.as_ref())
+        .filter_map(|t| t.seconds)
+        .collect();
     if let Some(shortest) = clones.iter().copied().reduce(f64::min) {
         seconds.insert("vzclone".to_owned(), shortest);
     }
@@ -123,6 +159,8 @@ fn own_tasks(system: &System, systems: &Systems, tasks: &[TaskRecord]) -> BTreeM
 }
 
 fn setup_seconds(system: &System, runs: &[UnitRun]) -> f64 {
-    let mine = |run: &&UnitRun| Some(i64::from(run.vmid)) == system.vmid && run.unit.starts_with("phoenix-setup");
+    let mine = |run: &&UnitRun| {
+        Some(i64::from(run.vmid)) == system.vmid && run.unit.starts_with("phoenix-setup")
+    };
     runs.iter().filter(mine).map(|run| run.seconds).sum()
 }

@@ -3,4 +3,3 @@
 mod properties;
 mod tables;
 mod world;
-

@@ -11,7 +11,10 @@ use crate::lxc::mark::Mark;
 
 /// The operator is killed after `steps` passes, and comes back without memory.
 fn interrupted(desired: &mut Desired, steps: usize, failing: u32) -> World {
-    let mut world = World { failing, ..World::empty() };
+    let mut world = World {
+        failing,
+        ..World::empty()
+    };
     world.run(desired, steps);
     // a task that ran has ended; that it was ours is lost with the status that was never written
     world.task = None;

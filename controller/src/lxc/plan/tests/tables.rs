@@ -13,7 +13,11 @@ use crate::{
 };
 
 fn said(plan: &Plan<Step>, condition: C) -> (Truth, Reason, Progress) {
-    let f = plan.findings.iter().find(|f| f.condition == condition).unwrap_or_else(|| panic!("nothing found of {condition}"));
+    let f = plan
+        .findings
+        .iter()
+        .find(|f| f.condition == condition)
+        .unwrap_or_else(|| panic!("nothing found of {condition}"));
     (f.truth, f.reason, f.progress)
 }
 
@@ -34,7 +38,10 @@ fn a_template_is_built_step_by_step_and_sealed() {
          clean shutdown configure convert"
     );
     let plan = world.plan(&desired);
-    assert_eq!(said(&plan, C::Sealed), (Truth::True, Reason::Sealed, Progress::Neutral));
+    assert_eq!(
+        said(&plan, C::Sealed),
+        (Truth::True, Reason::Sealed, Progress::Neutral)
+    );
 }
 
 #[test]
@@ -42,26 +49,48 @@ fn a_container_serves_in_the_end() {
     let (mut world, mut desired) = (World::empty(), container());
     assert!(matches!(world.run(&mut desired, 60), Verdict::Done { .. }));
     assert_eq!(said(&world.plan(&desired), C::VllmReady).1, Reason::Serving);
-    assert!(world.steps.ends_with(&["apply_vllm".to_owned()]), "{:?}", world.steps);
+    assert!(
+        world.steps.ends_with(&["apply_vllm".to_owned()]),
+        "{:?}",
+        world.steps
+    );
 }
 
 #[test]
 fn the_plan_tells_what_lies_ahead() {
     let mut desired = template();
     let plan = World::empty().plan(&desired);
-    assert_eq!(plan.ahead, ["reserve VMID 901", "create", "configure", "set up", "seal"]);
+    assert_eq!(
+        plan.ahead,
+        ["reserve VMID 901", "create", "configure", "set up", "seal"]
+    );
     desired.target.vmid = Some(901);
-    assert_eq!(World::empty().plan(&desired).ahead[0], "clone base-template (900) as 901");
+    assert_eq!(
+        World::empty().plan(&desired).ahead[0],
+        "clone base-template (900) as 901"
+    );
 }
 
 #[test]
 fn a_full_template_is_snapshot_and_a_plain_storage_converts() {
     let mut desired = template();
-    present(&mut desired).role = Role::Template { snapshot: "gpu-snapshot".into(), strategy: crate::lxc::desired::Strategy::Full };
+    present(&mut desired).role = Role::Template {
+        snapshot: "gpu-snapshot".into(),
+        strategy: crate::lxc::desired::Strategy::Full,
+    };
     let mut world = World::empty();
     world.run(&mut desired, 60);
-    assert_eq!((world.steps.last().map(String::as_str), world.snapshots.as_slice()), (Some("snapshot"), &["gpu-snapshot".to_owned()][..]));
-    let mut world = World { storage: StorageKind::Plain, ..World::empty() };
+    assert_eq!(
+        (
+            world.steps.last().map(String::as_str),
+            world.snapshots.as_slice()
+        ),
+        (Some("snapshot"), &["gpu-snapshot".to_owned()][..])
+    );
+    let mut world = World {
+        storage: StorageKind::Plain,
+        ..World::empty()
+    };
     desired.target.vmid = None;
     world.run(&mut desired, 60);
     assert_eq!(world.steps.last().map(String::as_str), Some("convert"));
@@ -69,12 +98,24 @@ fn a_full_template_is_snapshot_and_a_plain_storage_converts() {
 
 #[test]
 fn a_foreign_container_is_left_alone() {
-    for description in ["", "somebody's database", "phoenix-hypervisor/v1 instance=there kind=LxcTemplate object=default/base-template-gpu uid=x vmid=901 created"] {
+    for description in [
+        "",
+        "somebody's database",
+        "phoenix-hypervisor/v1 instance=there kind=LxcTemplate object=default/base-template-gpu uid=x vmid=901 created",
+    ] {
         let (mut world, mut desired) = (World::empty(), template());
         desired.target.vmid = Some(901);
-        world.config.get_or_insert_default().keys.insert("description".into(), description.into());
+        world
+            .config
+            .get_or_insert_default()
+            .keys
+            .insert("description".into(), description.into());
         let plan = world.plan(&desired);
-        assert!(matches!(plan.verdict, Verdict::Blocked { .. }), "{description:?}: {:?}", plan.verdict);
+        assert!(
+            matches!(plan.verdict, Verdict::Blocked { .. }),
+            "{description:?}: {:?}",
+            plan.verdict
+        );
         let (truth, reason, progress) = said(&plan, C::Created);
         assert_eq!((truth, progress), (Truth::False, Progress::Stalled));
         assert!(matches!(reason, Reason::VmidTaken | Reason::OwnedByAnother));
@@ -87,15 +128,32 @@ fn a_foreign_container_is_left_alone() {
 fn a_lost_mark_stops_everything() {
     let (mut world, mut desired) = (World::empty(), template());
     world.run(&mut desired, 60);
-    world.config.as_mut().unwrap().keys.insert("description".into(), "tidied up".into());
+    world
+        .config
+        .as_mut()
+        .unwrap()
+        .keys
+        .insert("description".into(), "tidied up".into());
     let mut observed = world.observed(&desired);
     observed.was_created = true;
-    let mark = Mark { created: true, revision: Some("4be1c0a2d9".into()), ..desired.target.mark(901) };
+    let mark = Mark {
+        created: true,
+        revision: Some("4be1c0a2d9".into()),
+        ..desired.target.mark(901)
+    };
     observed.lost_mark = Some(mark.clone());
     let plan = plan(&desired, &observed, Timestamp::from_second(1).unwrap());
-    assert_eq!(said(&plan, C::Created), (Truth::False, Reason::OwnershipLost, Progress::Stalled));
+    assert_eq!(
+        said(&plan, C::Created),
+        (Truth::False, Reason::OwnershipLost, Progress::Stalled)
+    );
     assert!(plan.partial, "what was known of it stands");
-    let message = &plan.findings.iter().find(|f| f.condition == C::Created).unwrap().message;
+    let message = &plan
+        .findings
+        .iter()
+        .find(|f| f.condition == C::Created)
+        .unwrap()
+        .message;
     assert!(message.contains(&format!("`{mark}`")), "{message}");
 }
 
@@ -108,31 +166,84 @@ fn a_half_made_container_is_destroyed_and_built_again_but_not_under_a_lock_or_a_
         world.mark(&desired.target.mark(901));
         world
     };
-    assert!(matches!(half_made().plan(&desired).verdict, Verdict::Do(Step::Destroy { half_made: true, .. })));
+    assert!(matches!(
+        half_made().plan(&desired).verdict,
+        Verdict::Do(Step::Destroy {
+            half_made: true,
+            ..
+        })
+    ));
     let mut locked = half_made();
-    locked.config.as_mut().unwrap().keys.insert("lock".into(), "create".into());
+    locked
+        .config
+        .as_mut()
+        .unwrap()
+        .keys
+        .insert("lock".into(), "create".into());
     assert_eq!(said(&locked.plan(&desired), C::Created).1, Reason::Locked);
     let mut active = half_made().observed(&desired);
     active.active_task = true;
-    assert!(matches!(plan(&desired, &active, Timestamp::from_second(1).unwrap()).verdict, Verdict::Wait { .. }));
-    let finished = World { task: Some(("vzclone", TaskState::Warnings(1))), ..half_made() };
-    assert!(matches!(finished.plan(&desired).verdict, Verdict::Do(Step::Configure { .. })), "warnings are success");
+    assert!(matches!(
+        plan(&desired, &active, Timestamp::from_second(1).unwrap()).verdict,
+        Verdict::Wait { .. }
+    ));
+    let finished = World {
+        task: Some(("vzclone", TaskState::Warnings(1))),
+        ..half_made()
+    };
+    assert!(
+        matches!(
+            finished.plan(&desired).verdict,
+            Verdict::Do(Step::Configure { .. })
+        ),
+        "warnings are success"
+    );
 }
 
 #[test]
 fn without_root_a_device_is_asked_for_by_its_pct_line() {
-    let (mut world, mut desired) = (World { has_root: false, ..World::empty() }, template());
+    let (mut world, mut desired) = (
+        World {
+            has_root: false,
+            ..World::empty()
+        },
+        template(),
+    );
     world.run(&mut desired, 60);
     let plan = world.plan(&desired);
-    let found = plan.findings.iter().find(|f| f.condition == C::ConfigInSync).unwrap();
-    assert_eq!((found.reason, found.progress), (Reason::RootRequired, Progress::Stalled));
-    assert!(found.message.contains("pct set 901 --dev1 /dev/nvidia0,mode=0666"), "{}", found.message);
+    let found = plan
+        .findings
+        .iter()
+        .find(|f| f.condition == C::ConfigInSync)
+        .unwrap();
+    assert_eq!(
+        (found.reason, found.progress),
+        (Reason::RootRequired, Progress::Stalled)
+    );
+    assert!(
+        found
+            .message
+            .contains("pct set 901 --dev1 /dev/nvidia0,mode=0666"),
+        "{}",
+        found.message
+    );
     assert!(found.message.contains("--delete dev0"), "{}", found.message);
     assert!(!world.running, "it is not started before");
-    assert_eq!(plan.verdict, Verdict::Blocked { recheck: Some(Duration::from_secs(10)) }, "no poll shows that the line was run");
+    assert_eq!(
+        plan.verdict,
+        Verdict::Blocked {
+            recheck: Some(Duration::from_secs(10))
+        },
+        "no poll shows that the line was run"
+    );
     // somebody runs the line
     let config = world.config.as_mut().unwrap();
-    for (key, path) in [("dev0", "/dev/nvidia0"), ("dev1", "/dev/nvidia1"), ("dev2", "/dev/nvidiactl"), ("dev3", "/dev/nvidia-uvm")] {
+    for (key, path) in [
+        ("dev0", "/dev/nvidia0"),
+        ("dev1", "/dev/nvidia1"),
+        ("dev2", "/dev/nvidiactl"),
+        ("dev3", "/dev/nvidia-uvm"),
+    ] {
         config.keys.insert(key.into(), format!("{path},mode=0666"));
     }
     assert!(matches!(world.run(&mut desired, 60), Verdict::Done { .. }));
@@ -140,28 +251,73 @@ fn without_root_a_device_is_asked_for_by_its_pct_line() {
 
 #[test]
 fn a_failing_setup_is_retried_and_then_stalls_with_its_exit_code() {
-    let (mut world, mut desired) = (World { failing: 1, ..World::empty() }, template());
-    assert!(matches!(world.run(&mut desired, 60), Verdict::Done { .. }), "the second attempt succeeds");
-    assert_eq!(world.steps.iter().filter(|s| *s == "start_setup").count(), 2);
-    let (mut world, mut desired) = (World { failing: 9, ..World::empty() }, template());
-    assert!(matches!(world.run(&mut desired, 60), Verdict::Blocked { .. }));
+    let (mut world, mut desired) = (
+        World {
+            failing: 1,
+            ..World::empty()
+        },
+        template(),
+    );
+    assert!(
+        matches!(world.run(&mut desired, 60), Verdict::Done { .. }),
+        "the second attempt succeeds"
+    );
+    assert_eq!(
+        world.steps.iter().filter(|s| *s == "start_setup").count(),
+        2
+    );
+    let (mut world, mut desired) = (
+        World {
+            failing: 9,
+            ..World::empty()
+        },
+        template(),
+    );
+    assert!(matches!(
+        world.run(&mut desired, 60),
+        Verdict::Blocked { .. }
+    ));
     let plan = world.plan(&desired);
-    let found = plan.findings.iter().find(|f| f.condition == C::SetupComplete).unwrap();
-    assert_eq!((found.reason, found.progress), (Reason::Failed, Progress::Stalled));
+    let found = plan
+        .findings
+        .iter()
+        .find(|f| f.condition == C::SetupComplete)
+        .unwrap();
+    assert_eq!(
+        (found.reason, found.progress),
+        (Reason::Failed, Progress::Stalled)
+    );
     assert!(found.message.contains("exit code 3"), "{}", found.message);
-    assert_eq!(world.steps.iter().filter(|s| *s == "start_setup").count(), 2, "one retry was allowed");
+    assert_eq!(
+        world.steps.iter().filter(|s| *s == "start_setup").count(),
+        2,
+        "one retry was allowed"
+    );
 }
 
 #[test]
 fn backups_are_waited_for_and_dead_locks_told_with_their_remedy() {
     let (mut world, mut desired) = (World::empty(), container());
     world.run(&mut desired, 60);
-    for (lock, reason) in [("backup", Reason::Busy), ("migrate", Reason::Busy), ("snapshot-delete", Reason::Locked), ("disk", Reason::Locked)] {
-        world.config.as_mut().unwrap().keys.insert("lock".into(), lock.into());
+    for (lock, reason) in [
+        ("backup", Reason::Busy),
+        ("migrate", Reason::Busy),
+        ("snapshot-delete", Reason::Locked),
+        ("disk", Reason::Locked),
+    ] {
+        world
+            .config
+            .as_mut()
+            .unwrap()
+            .keys
+            .insert("lock".into(), lock.into());
         let plan = world.plan(&desired);
         assert_eq!(said(&plan, C::Created).1, reason, "{lock}");
         assert!(plan.partial, "it serves meanwhile");
-        let told = plan.findings.iter().any(|f| f.message.contains("pct unlock 901"));
+        let told = plan
+            .findings
+            .iter()
+            .any(|f| f.message.contains("pct unlock 901"));
         assert_eq!(told, reason == Reason::Locked, "{lock}");
     }
 }
@@ -175,7 +331,10 @@ fn a_sealed_template_is_never_changed_again_but_says_that_it_is_outdated() {
     p.keys.insert("cores", "64".into());
     let plan = world.plan(&desired);
     assert!(matches!(plan.verdict, Verdict::Done { .. }));
-    assert_eq!(said(&plan, C::Outdated), (Truth::True, Reason::SpecChanged, Progress::Neutral));
+    assert_eq!(
+        said(&plan, C::Outdated),
+        (Truth::True, Reason::SpecChanged, Progress::Neutral)
+    );
 }
 
 #[test]
@@ -201,10 +360,16 @@ fn an_unreachable_hypervisor_is_no_reason_to_let_go() {
     world.run(&mut desired, 60);
     for goal in [desired.clone(), deleted(&desired)] {
         let mut observed = world.observed(&goal);
-        observed.health = crate::fleet::Health::Failed { kind: proxmox_client::ErrorKind::Unreachable, message: "refused".into() };
+        observed.health = crate::fleet::Health::Failed {
+            kind: proxmox_client::ErrorKind::Unreachable,
+            message: "refused".into(),
+        };
         let plan = plan(&goal, &observed, Timestamp::from_second(1).unwrap());
         assert!(matches!(plan.verdict, Verdict::Wait { .. }) && plan.partial);
-        assert_eq!(said(&plan, C::HypervisorReady), (Truth::Unknown, Reason::Unreachable, Progress::Reconciling));
+        assert_eq!(
+            said(&plan, C::HypervisorReady),
+            (Truth::Unknown, Reason::Unreachable, Progress::Reconciling)
+        );
     }
 }
 
@@ -215,7 +380,10 @@ fn a_missing_bridge_is_told_before_anything_is_created() {
     let mut observed = World::empty().observed(&desired);
     observed.bridges = Some(vec!["vmbr1".into()]);
     let plan = plan(&desired, &observed, Timestamp::from_second(1).unwrap());
-    assert_eq!(said(&plan, C::ConfigInSync), (Truth::False, Reason::Invalid, Progress::Stalled));
+    assert_eq!(
+        said(&plan, C::ConfigInSync),
+        (Truth::False, Reason::Invalid, Progress::Stalled)
+    );
     assert!(matches!(plan.verdict, Verdict::Blocked { .. }));
 }
 
@@ -225,9 +393,15 @@ fn a_route_is_waited_for_only_where_there_can_be_one() {
     world.in_guest.default_route = false;
     let mut desired = template();
     present(&mut desired).nets = None;
-    assert!(matches!(world.clone().run(&mut desired, 60), Verdict::Done { .. }), "its interface has no gateway");
+    assert!(
+        matches!(world.clone().run(&mut desired, 60), Verdict::Done { .. }),
+        "its interface has no gateway"
+    );
     let mut desired = template();
-    assert!(matches!(world.run(&mut desired, 60), Verdict::Do(Step::Guest { .. })), "the setup may need the network");
+    assert!(
+        matches!(world.run(&mut desired, 60), Verdict::Do(Step::Guest { .. })),
+        "the setup may need the network"
+    );
     assert!(!world.steps.contains(&"start_setup".to_owned()));
 }
 
@@ -238,10 +412,20 @@ fn an_order_to_high_availability_is_given_once() {
     world.running = false;
     world.task = Some(("hastart", TaskState::Ok));
     let plan = world.plan(&desired);
-    assert!(matches!(plan.verdict, Verdict::Wait { .. }), "{:?}", plan.verdict);
+    assert!(
+        matches!(plan.verdict, Verdict::Wait { .. }),
+        "{:?}",
+        plan.verdict
+    );
     assert_eq!(said(&plan, C::PowerInSync).1, Reason::Starting);
     world.running = true;
-    assert!(matches!(world.plan(&desired).verdict, Verdict::Done { .. } | Verdict::Do(Step::Guest { .. })));
+    assert!(matches!(
+        world.plan(&desired).verdict,
+        Verdict::Done { .. } | Verdict::Do(Step::Guest { .. })
+    ));
     world.task = Some(("hastop", TaskState::Ok));
-    assert!(matches!(world.plan(&deleted(&desired)).verdict, Verdict::Wait { .. }));
+    assert!(matches!(
+        world.plan(&deleted(&desired)).verdict,
+        Verdict::Wait { .. }
+    ));
 }

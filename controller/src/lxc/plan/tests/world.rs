@@ -14,9 +14,14 @@ use proxmox_client::{CtConfig, CtStatus, SecretString, TaskState};
 use crate::{
     engine::{Plan, Verdict},
     fleet::{Health, Look, Presence, Seen, Turn},
-    guest::{GpuFact, GuestFacts, GuestState, InitState, SetupPhase, SetupState, VllmFiles, VllmUnit},
+    guest::{
+        GpuFact, GuestFacts, GuestState, InitState, SetupPhase, SetupState, VllmFiles, VllmUnit,
+    },
     lxc::{
-        desired::{Absence, Desired, Goal, Present, Role, Setup, Source, SourceTemplate, Strategy, Target, WantedNet},
+        desired::{
+            Absence, Desired, Goal, Present, Role, Setup, Source, SourceTemplate, Strategy, Target,
+            WantedNet,
+        },
         mark::Mark,
         observe::{Observed, StorageKind, TaskSeen},
         plan::plan,
@@ -31,25 +36,49 @@ pub(super) const SETUP: &str = "5e70000001";
 
 /// What an object asks for.
 pub(super) fn template() -> Desired {
-    Desired { target: target(KindName::LxcTemplate, "base-template-gpu"), goal: Goal::Present(Box::new(present())) }
+    Desired {
+        target: target(KindName::LxcTemplate, "base-template-gpu"),
+        goal: Goal::Present(Box::new(present())),
+    }
 }
 
 /// A container that serves a model.
 pub(super) fn container() -> Desired {
-    let files = VllmFiles { unit: "[Service]".into(), env: SecretString::from(String::new()), args_hash: "a1".into() };
+    let files = VllmFiles {
+        unit: "[Service]".into(),
+        env: SecretString::from(String::new()),
+        args_hash: "a1".into(),
+    };
     let role = Role::Container {
         running: true,
         vllm: Some(Arc::new(files)),
-        probe: Some(ProbeSpec::Vllm { port: 8000, model: "qwen3-coder".into(), api_key: None, args_hash: "a1".into() }),
+        probe: Some(ProbeSpec::Vllm {
+            port: 8000,
+            model: "qwen3-coder".into(),
+            api_key: None,
+            args_hash: "a1".into(),
+        }),
         startup_timeout: Duration::from_secs(3600),
     };
-    let present = Present { role, setup: None, setup_mark: "none".into(), ..present() };
-    Desired { target: target(KindName::LxcContainer, "vllm"), goal: Goal::Present(Box::new(present)) }
+    let present = Present {
+        role,
+        setup: None,
+        setup_mark: "none".into(),
+        ..present()
+    };
+    Desired {
+        target: target(KindName::LxcContainer, "vllm"),
+        goal: Goal::Present(Box::new(present)),
+    }
 }
 
 fn target(kind: KindName, name: &str) -> Target {
     Target {
-        key: ObjectKey { kind, namespace: "default".into(), name: name.into() },
+        key: ObjectKey {
+            kind,
+            namespace: "default".into(),
+            name: name.into(),
+        },
         uid: "u-1".into(),
         instance: "here".into(),
         hypervisor: "home".into(),
@@ -88,18 +117,34 @@ fn present() -> Present {
         storage: None,
         disk_gib: Some(64),
         gpus: vec![0, 1],
-        setup: Some(Setup { script: "true".into(), verify: None, timeout: Duration::from_secs(60), retries: 1, hash: SETUP.into() }),
+        setup: Some(Setup {
+            script: "true".into(),
+            verify: None,
+            timeout: Duration::from_secs(60),
+            retries: 1,
+            hash: SETUP.into(),
+        }),
         setup_mark: SETUP.into(),
         revision: "0123456789".into(),
         shutdown_timeout: Duration::from_secs(60),
-        role: Role::Template { snapshot: "gpu-snapshot".into(), strategy: Strategy::Auto },
+        role: Role::Template {
+            snapshot: "gpu-snapshot".into(),
+            strategy: Strategy::Auto,
+        },
     }
 }
 
 /// The same object, on its way out.
 pub(super) fn deleted(desired: &Desired) -> Desired {
-    let absence = Absence { retain: false, children: Vec::new(), shutdown_timeout: Duration::from_secs(60) };
-    Desired { target: desired.target.clone(), goal: Goal::Absent(absence) }
+    let absence = Absence {
+        retain: false,
+        children: Vec::new(),
+        shutdown_timeout: Duration::from_secs(60),
+    };
+    Desired {
+        target: desired.target.clone(),
+        goal: Goal::Absent(absence),
+    }
 }
 
 /// Proxmox, the guest and what we remember.
@@ -132,7 +177,9 @@ impl World {
             has_root: true,
             steps: Vec::new(),
             in_guest: guest(),
-            seen_at: Instant::now().checked_sub(Duration::from_secs(3600)).unwrap_or_else(Instant::now),
+            seen_at: Instant::now()
+                .checked_sub(Duration::from_secs(3600))
+                .unwrap_or_else(Instant::now),
         }
     }
 
@@ -142,7 +189,11 @@ impl World {
         seen.has_root = self.has_root;
         seen.storage = Some(self.storage);
         seen.snapshots.clone_from(&self.snapshots);
-        seen.task = self.task.clone().map(|(kind, state)| TaskSeen { upid: "UPID".into(), kind: kind.into(), state });
+        seen.task = self.task.clone().map(|(kind, state)| TaskSeen {
+            upid: "UPID".into(),
+            kind: kind.into(),
+            state,
+        });
         seen.turn = Some(Turn::Now);
         seen.bridges = Some(vec!["vmbr0".into()]);
         let Some(vmid) = desired.target.vmid else {
@@ -153,7 +204,11 @@ impl World {
             None => Presence::Absent,
             Some(config) => {
                 seen.ownership = Some(desired.target.mark(vmid).judge(config.description()));
-                let status = CtStatus { status: if self.running { "running" } else { "stopped" }.into(), uptime: Some(5), ..CtStatus::default() };
+                let status = CtStatus {
+                    status: if self.running { "running" } else { "stopped" }.into(),
+                    uptime: Some(5),
+                    ..CtStatus::default()
+                };
                 Presence::Here(Box::new(Seen {
                     node: "pve".into(),
                     config: config.clone(),
@@ -163,7 +218,10 @@ impl World {
                 }))
             }
         };
-        seen.look = Some(Arc::new(Look { at: Instant::now(), presence }));
+        seen.look = Some(Arc::new(Look {
+            at: Instant::now(),
+            presence,
+        }));
         seen.half_made = seen.mark().is_some_and(|m| !m.created);
         if self.running {
             // old enough that no pause is left
@@ -171,14 +229,21 @@ impl World {
         }
         let unit = self.in_guest.vllm.as_ref().filter(|_| self.running);
         seen.probe = unit.map(|_| ProbeView {
-            vllm: Some(VllmProbe::Serving { models: vec!["qwen3-coder".into()], version: Some("0.32.0".into()) }),
+            vllm: Some(VllmProbe::Serving {
+                models: vec!["qwen3-coder".into()],
+                version: Some("0.32.0".into()),
+            }),
             http: None,
         });
         seen
     }
 
     pub(super) fn plan(&self, desired: &Desired) -> Plan<Step> {
-        let plan = plan(desired, &self.observed(desired), Timestamp::from_second(1_000_000).unwrap());
+        let plan = plan(
+            desired,
+            &self.observed(desired),
+            Timestamp::from_second(1_000_000).unwrap(),
+        );
         lint(&plan);
         plan
     }
@@ -190,7 +255,12 @@ impl World {
             verdict = self.plan(desired).verdict;
             match verdict.clone() {
                 Verdict::Do(step) => self.apply(&step, desired),
-                Verdict::Wait { .. } if self.task.as_ref().is_some_and(|(_, s)| *s == TaskState::Running) => {
+                Verdict::Wait { .. }
+                    if self
+                        .task
+                        .as_ref()
+                        .is_some_and(|(_, s)| *s == TaskState::Running) =>
+                {
                     self.task = self.task.take().map(|(kind, _)| (kind, TaskState::Ok));
                 }
                 _ => break,
@@ -204,7 +274,9 @@ impl World {
         self.steps.push(step.name().to_owned());
         self.task = None;
         let mut config = self.config.clone().unwrap_or_default();
-        let set = |config: &mut CtConfig, key: &str, value: &str| drop(config.keys.insert(key.into(), value.into()));
+        let set = |config: &mut CtConfig, key: &str, value: &str| {
+            drop(config.keys.insert(key.into(), value.into()))
+        };
         match step {
             Step::ReserveVmid { vmid } => desired.target.vmid = Some(*vmid),
             Step::Create { params, .. } | Step::Clone { params, .. } => {
@@ -212,8 +284,16 @@ impl World {
                 for (key, value) in params {
                     set(&mut config, key, value);
                 }
-                set(&mut config, "rootfs", "lxc-disks:basevol-900-disk-0/subvol-901-disk-0,size=32G");
-                set(&mut config, "net0", "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:00:01,ip=10.0.0.200/24,type=veth");
+                set(
+                    &mut config,
+                    "rootfs",
+                    "lxc-disks:basevol-900-disk-0/subvol-901-disk-0,size=32G",
+                );
+                set(
+                    &mut config,
+                    "net0",
+                    "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:00:01,ip=10.0.0.200/24,type=veth",
+                );
                 set(&mut config, "dev0", "/dev/fuse,mode=0666");
                 set(&mut config, "onboot", "1");
                 self.config = Some(config);
@@ -221,8 +301,14 @@ impl World {
             }
             Step::Destroy { .. } => {
                 assert!(!self.running, "destroyed while it runs");
-                let mark = desired.target.mark(desired.target.vmid.unwrap()).judge(config.description());
-                assert!(matches!(mark, crate::lxc::mark::Ownership::Ours(_)), "destroyed what isn't ours");
+                let mark = desired
+                    .target
+                    .mark(desired.target.vmid.unwrap())
+                    .judge(config.description());
+                assert!(
+                    matches!(mark, crate::lxc::mark::Ownership::Ours(_)),
+                    "destroyed what isn't ours"
+                );
                 self.config = None;
                 self.in_guest = guest();
                 self.facts = None;
@@ -230,15 +316,25 @@ impl World {
             Step::Configure { change, .. } => {
                 assert!(self.has_root || !change.as_root, "root's work without root");
                 change.set.iter().for_each(|(k, v)| set(&mut config, k, v));
-                change.delete.iter().for_each(|k| drop(config.keys.remove(k)));
+                change
+                    .delete
+                    .iter()
+                    .for_each(|k| drop(config.keys.remove(k)));
                 self.config = Some(config);
             }
             Step::Resize { gib, .. } => {
-                set(&mut config, "rootfs", &format!("lxc-disks:basevol-900-disk-0/subvol-901-disk-0,size={gib}G"));
+                set(
+                    &mut config,
+                    "rootfs",
+                    &format!("lxc-disks:basevol-900-disk-0/subvol-901-disk-0,size={gib}G"),
+                );
                 self.config = Some(config);
             }
             Step::Start { .. } => {
-                assert!(!config.keys.values().any(|v| v.contains("/dev/fuse")), "started with an inherited device");
+                assert!(
+                    !config.keys.values().any(|v| v.contains("/dev/fuse")),
+                    "started with an inherited device"
+                );
                 self.running = true;
                 self.facts = None;
             }
@@ -261,9 +357,19 @@ impl World {
         let guest = &mut self.in_guest;
         match step {
             GuestStep::AwaitBoot { .. } | GuestStep::Inspect => {}
-            GuestStep::Personalise => guest.state = Some(GuestState { key: "901-u-1".into(), personalised: true, setup: None }),
+            GuestStep::Personalise => {
+                guest.state = Some(GuestState {
+                    key: "901-u-1".into(),
+                    personalised: true,
+                    setup: None,
+                })
+            }
             GuestStep::StartSetup { attempt } => {
-                let state = guest.state.get_or_insert_with(|| GuestState { key: "901-u-1".into(), personalised: false, setup: None });
+                let state = guest.state.get_or_insert_with(|| GuestState {
+                    key: "901-u-1".into(),
+                    personalised: false,
+                    setup: None,
+                });
                 state.setup = Some(SetupState {
                     hash: SETUP.into(),
                     attempt,
@@ -276,13 +382,24 @@ impl World {
             GuestStep::AwaitSetup => {
                 let failing = self.failing;
                 if let Some(run) = guest.state.as_mut().and_then(|s| s.setup.as_mut()) {
-                    run.phase = if run.attempt <= failing { SetupPhase::Exited { code: 3 } } else { SetupPhase::Verified };
+                    run.phase = if run.attempt <= failing {
+                        SetupPhase::Exited { code: 3 }
+                    } else {
+                        SetupPhase::Verified
+                    };
                     run.finished_at = Some(2);
                 }
             }
             GuestStep::ApplyVllm => {
-                let Goal::Present(p) = &desired.goal else { return };
-                let Role::Container { vllm: Some(files), .. } = &p.role else { return };
+                let Goal::Present(p) = &desired.goal else {
+                    return;
+                };
+                let Role::Container {
+                    vllm: Some(files), ..
+                } = &p.role
+                else {
+                    return;
+                };
                 guest.vllm = Some(VllmUnit {
                     args_hash: files.args_hash.clone(),
                     active: "active".into(),
@@ -310,7 +427,8 @@ impl World {
 pub(super) fn lint(plan: &Plan<Step>) {
     use crate::condition::{Progress, Truth};
     for f in &plan.findings {
-        let row = verdict(f.condition, f.reason).unwrap_or_else(|| panic!("{} {} is not in the table", f.condition, f.reason));
+        let row = verdict(f.condition, f.reason)
+            .unwrap_or_else(|| panic!("{} {} is not in the table", f.condition, f.reason));
         let truth = match row.status {
             Status::True => Truth::True,
             Status::False => Truth::False,
