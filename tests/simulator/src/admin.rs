@@ -1,6 +1,6 @@
 //! The admin port: faults and human edits by plain HTTP on 127.0.0.1, for those who don't run the simulator in their own process.
 //!
-//! `GET /state`, `GET /calls`, `GET|POST|DELETE /faults`, `POST /containers/{vmid}` with `{"lock": …}`, `{"set": {…}}`, `{"delete": true}` or
+//! `GET /state`, `GET /calls`, `GET|POST|DELETE /faults`, `POST /mishaps` (as [`Mishap`] prints in JSON: `{"lock": {"vmid": 100, "lock": "disk"}}`), `POST /containers/{vmid}` with `{"lock": …}`, `{"set": {…}}`, `{"delete": true}` or
 //! `{"create": "hostname"}`, `POST /nodes/{node}` with `{"online": …}`, `POST /storages/{storage}` with `{"full": …, "online": …}`.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use crate::{
     core::Core,
     fault::Fault,
+    mishap::Mishap,
     model::{check, zfs},
 };
 
@@ -38,6 +39,7 @@ pub(crate) async fn start(core: Arc<Core>) -> Result<SocketAddr> {
         .route("/state", get(state))
         .route("/calls", get(calls))
         .route("/faults", get(faults).post(add_fault).delete(clear_faults))
+        .route("/mishaps", post(mishap))
         .route("/containers/{vmid}", post(container))
         .route("/nodes/{node}", post(node))
         .route("/storages/{storage}", post(storage))
@@ -88,6 +90,10 @@ async fn add_fault(State(core): State<Arc<Core>>, Json(fault): Json<Fault>) -> J
 async fn clear_faults(State(core): State<Arc<Core>>) -> Json<Value> {
     core.faults.clear();
     Json(json!({"ok": true}))
+}
+
+async fn mishap(State(core): State<Arc<Core>>, Json(mishap): Json<Mishap>) -> Answer {
+    done(core.suffer(mishap).await)
 }
 
 /// What is done to a container.

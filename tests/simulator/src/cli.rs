@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use proxmox_simulator::{CallEffect, Fault, TaskEffect};
+use proxmox_simulator::{CallEffect, Fault, Mishap, TaskEffect};
 
 /// Faults of a running simulator.
 #[derive(Args)]
@@ -68,6 +68,8 @@ enum FaultAction {
     List,
     /// All faults go.
     Clear,
+    #[command(flatten)]
+    Mishap(Mishap),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -82,6 +84,10 @@ enum CallWord {
     ResetAfter,
     /// Done, but answered 596.
     TimeoutAfter,
+    /// Done only `--value` seconds later; after 30 s of that the answer is 596.
+    Slow,
+    /// Numbers come as texts.
+    TextNumbers,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -90,6 +96,12 @@ enum TaskWord {
     Fail,
     /// Killed half-way: locks stay.
     Kill,
+    /// Killed before it could tidy up: locks stay, and what it made is named.
+    KillLate,
+    /// Goes on for ever and is killed when it's stopped.
+    Stuck,
+    /// Succeeds, with `--reason` as a warning.
+    Warn,
     /// Goes on for ever.
     Hang,
     /// Takes `--value` seconds longer.
@@ -99,8 +111,12 @@ enum TaskWord {
 /// Does it; the answer is what the simulator said.
 pub(crate) async fn run(args: FaultArgs) -> Result<String> {
     let fault = match args.action {
-        FaultAction::List => return ask(&args.admin, "GET", None).await,
-        FaultAction::Clear => return ask(&args.admin, "DELETE", None).await,
+        FaultAction::List => return ask(&args.admin, "GET", "/faults", None).await,
+        FaultAction::Clear => return ask(&args.admin, "DELETE", "/faults", None).await,
+        FaultAction::Mishap(mishap) => {
+            let mishap = serde_json::to_value(mishap)?;
+            return ask(&args.admin, "POST", "/mishaps", Some(mishap)).await;
+        }
         FaultAction::Call {
             method,
             path,
@@ -120,6 +136,10 @@ pub(crate) async fn run(args: FaultArgs) -> Result<String> {
                 CallWord::ResetBefore => CallEffect::ResetBefore,
                 CallWord::ResetAfter => CallEffect::ResetAfter,
                 CallWord::TimeoutAfter => CallEffect::TimeoutAfter,
+                CallWord::Slow => CallEffect::Slow {
+                    seconds: value.context("slowness needs --value SECONDS")?,
+                },
+                CallWord::TextNumbers => CallEffect::TextNumbers,
             };
             Fault::Call {
                 method,
@@ -139,6 +159,9 @@ pub(crate) async fn run(args: FaultArgs) -> Result<String> {
             let effect = match effect {
                 TaskWord::Fail => TaskEffect::Fail { text: reason },
                 TaskWord::Kill => TaskEffect::Kill,
+                TaskWord::KillLate => TaskEffect::KillLate,
+                TaskWord::Stuck => TaskEffect::Stuck,
+                TaskWord::Warn => TaskEffect::Warn { text: reason },
                 TaskWord::Hang => TaskEffect::Hang,
                 TaskWord::Slow => TaskEffect::Slow {
                     seconds: value.context("slowness needs --value SECONDS")?,
@@ -152,7 +175,8 @@ pub(crate) async fn run(args: FaultArgs) -> Result<String> {
             }
         }
     };
-    ask(&args.admin, "POST", Some(serde_json::to_value(fault)?)).await
+    let fault = serde_json::to_value(fault)?;
+    ask(&args.admin, "POST", "/faults", Some(fault)).await
 }
 
 #[expect(
@@ -167,7 +191,7 @@ fn code(value: Option<f64>) -> Result<u16> {
     }
 }
 
-async fn ask(admin: &str, method: &str, body: Option<Value>) -> Result<String> {
+async fn ask(admin: &str, method: &str, path: &str, body: Option<Value>) -> Result<String> {
     let address = admin
         .strip_prefix("http://")
         .unwrap_or(admin)
@@ -181,7 +205,7 @@ async fn ask(admin: &str, method: &str, body: Option<Value>) -> Result<String> {
     let body = body.map_or_else(String::new, |body| body.to_string());
     let request = Request::builder()
         .method(method)
-        .uri("/faults")
+        .uri(path)
         .header("host", address)
         .header("content-type", "application/json")
         .body(Full::new(bytes::Bytes::from(body)))?;

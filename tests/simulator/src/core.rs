@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex as Lock, OwnedMutexGuard, Semaphore},
+    sync::{Mutex as Lock, Notify, OwnedMutexGuard, Semaphore},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     /// The statistics daemon hangs: what it said last gets old.
     pub(crate) statistics_hang: AtomicBool,
+    /// Told when the API's workers are replaced.
+    pub(crate) recycle: Notify,
 }
 
 impl Core {
@@ -59,6 +61,7 @@ impl Core {
             running: TaskTracker::new(),
             stop: CancellationToken::new(),
             statistics_hang: AtomicBool::new(false),
+            recycle: Notify::new(),
         }
     }
 

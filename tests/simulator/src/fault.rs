@@ -29,6 +29,13 @@ pub enum CallEffect {
     ResetAfter,
     /// It is done, but answered `596 Connection timed out`, as the proxy does after 30 s.
     TimeoutAfter,
+    /// It is done only so much later, in one of the daemon's three workers; after 30 s of that (scaled) the answer is 596.
+    Slow {
+        /// By how many seconds.
+        seconds: f64,
+    },
+    /// Numbers come as texts, as Perl likes to tell them.
+    TextNumbers,
 }
 
 /// What happens to a task.
@@ -42,6 +49,15 @@ pub enum TaskEffect {
     },
     /// Its worker is killed half-way: locks and half-made volumes stay.
     Kill,
+    /// Its worker is killed when the main part is done and nothing is tidied up: what it made is named in the configuration, locks stay.
+    KillLate,
+    /// It goes on for ever, and when it is stopped cleaning up takes longer than Proxmox waits: it is killed.
+    Stuck,
+    /// It succeeds with a warning.
+    Warn {
+        /// What it warns of.
+        text: String,
+    },
     /// It goes on for ever.
     Hang,
     /// It takes longer.

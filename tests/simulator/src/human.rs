@@ -137,6 +137,86 @@ impl Core {
         storage.online = online.unwrap_or(storage.online);
         Ok(())
     }
+
+    pub(crate) async fn power_off(&self, vmid: u32) -> Result<()> {
+        let node = self
+            .state()
+            .containers
+            .get(&vmid)
+            .with_context(|| format!("there is no container {vmid}"))?
+            .node
+            .clone();
+        self.guests.halt(vmid).await?;
+        api::stopped(self, &node, vmid);
+        Ok(())
+    }
+
+    pub(crate) fn ignore_shutdown(&self, vmid: u32) -> Result<()> {
+        let mut state = self.state();
+        let container = state
+            .containers
+            .get_mut(&vmid)
+            .with_context(|| format!("there is no container {vmid}"))?;
+        container
+            .runtime
+            .as_mut()
+            .with_context(|| format!("container {vmid} doesn't run"))?
+            .honours_shutdown = false;
+        Ok(())
+    }
+
+    pub(crate) fn set_busy(&self, storage: &str, volume: &str, busy: bool) -> Result<()> {
+        let mut state = self.state();
+        let storage = state
+            .storages
+            .get_mut(storage)
+            .with_context(|| format!("there is no storage {storage}"))?;
+        storage
+            .volumes
+            .get_mut(leaf(volume))
+            .with_context(|| format!("there is no volume {volume}"))?
+            .busy = busy;
+        Ok(())
+    }
+
+    pub(crate) fn set_device(&self, path: &str, present: bool) {
+        let node = self.contacted_node().to_owned();
+        if let Some(node) = self.state().nodes.get_mut(&node) {
+            node.shape.devices.retain(|device| device != path);
+            if present {
+                node.shape.devices.push(path.to_owned());
+            }
+        }
+    }
+
+    pub(crate) fn set_second_factor(&self, user: &str, asked: bool) {
+        let factors = &mut self.state().access.second_factor;
+        if asked {
+            factors.insert(user.to_owned());
+        } else {
+            factors.remove(user);
+        }
+    }
+
+    pub(crate) fn revoke_token(&self, id: &str) {
+        if let Some((user, name)) = id.split_once('!')
+            && let Some(user) = self.state().access.users.get_mut(user)
+        {
+            user.tokens.retain(|token| token.id != name);
+        }
+    }
+
+    pub(crate) fn revoke_privilege(&self, path: &str, privilege: &str) {
+        for line in self
+            .state()
+            .access
+            .acl
+            .iter_mut()
+            .filter(|line| line.path == path)
+        {
+            line.privileges.retain(|held| held != privilege);
+        }
+    }
 }
 
 impl Simulator {
@@ -186,47 +266,17 @@ impl Simulator {
 
     /// The container goes down by itself.
     pub async fn power_off(&self, vmid: u32) -> Result<()> {
-        let node = self
-            .core
-            .state()
-            .containers
-            .get(&vmid)
-            .with_context(|| format!("there is no container {vmid}"))?
-            .node
-            .clone();
-        self.core.guests.halt(vmid).await?;
-        api::stopped(&self.core, &node, vmid);
-        Ok(())
+        self.core.power_off(vmid).await
     }
 
     /// From now on its init ignores being asked to halt, until it is started again.
     pub fn ignore_shutdown(&self, vmid: u32) -> Result<()> {
-        let mut state = self.core.state();
-        let container = state
-            .containers
-            .get_mut(&vmid)
-            .with_context(|| format!("there is no container {vmid}"))?;
-        container
-            .runtime
-            .as_mut()
-            .with_context(|| format!("container {vmid} doesn't run"))?
-            .honours_shutdown = false;
-        Ok(())
+        self.core.ignore_shutdown(vmid)
     }
 
     /// A process sits in a volume of that name, so that it can't be destroyed.
     pub fn set_busy(&self, storage: &str, volume: &str, busy: bool) -> Result<()> {
-        let mut state = self.core.state();
-        let storage = state
-            .storages
-            .get_mut(storage)
-            .with_context(|| format!("there is no storage {storage}"))?;
-        storage
-            .volumes
-            .get_mut(leaf(volume))
-            .with_context(|| format!("there is no volume {volume}"))?
-            .busy = busy;
-        Ok(())
+        self.core.set_busy(storage, volume, busy)
     }
 
     /// Somebody destroyed a snapshot with ZFS's own tool.
@@ -283,13 +333,7 @@ impl Simulator {
 
     /// A device file of the contacted node appears or goes.
     pub fn set_device(&self, path: &str, present: bool) {
-        let node = self.core.contacted_node().to_owned();
-        if let Some(node) = self.core.state().nodes.get_mut(&node) {
-            node.shape.devices.retain(|device| device != path);
-            if present {
-                node.shape.devices.push(path.to_owned());
-            }
-        }
+        self.core.set_device(path, present);
     }
 
     /// All login tickets are worth nothing from here on.
@@ -299,35 +343,17 @@ impl Simulator {
 
     /// A user's login asks for a second factor, or no longer.
     pub fn set_second_factor(&self, user: &str, asked: bool) {
-        let factors = &mut self.core.state().access.second_factor;
-        if asked {
-            factors.insert(user.to_owned());
-        } else {
-            factors.remove(user);
-        }
+        self.core.set_second_factor(user, asked);
     }
 
     /// Removes an API token.
     pub fn revoke_token(&self, id: &str) {
-        if let Some((user, name)) = id.split_once('!')
-            && let Some(user) = self.core.state().access.users.get_mut(user)
-        {
-            user.tokens.retain(|token| token.id != name);
-        }
+        self.core.revoke_token(id);
     }
 
     /// Takes a privilege from everybody on that path of the access control list.
     pub fn revoke_privilege(&self, path: &str, privilege: &str) {
-        for line in self
-            .core
-            .state()
-            .access
-            .acl
-            .iter_mut()
-            .filter(|line| line.path == path)
-        {
-            line.privileges.retain(|held| held != privilege);
-        }
+        self.core.revoke_privilege(path, privilege);
     }
 
     /// A new authority and a new node certificate, as after a reinstallation.

@@ -14,11 +14,13 @@ mod calls;
 mod config;
 mod console;
 mod core;
+mod era;
 mod fault;
 pub mod guest;
 mod guests;
 mod http;
 mod human;
+mod mishap;
 mod model;
 mod phoenix;
 mod placed;
@@ -35,4 +37,5 @@ pub use config::{
     StorageShape, TemplateShape, Timing, TokenShape, UserShape,
 };
 pub use fault::{CallEffect, Fault, TaskEffect};
+pub use mishap::Mishap;
 pub use simulator::{ContainerRecord, Credentials, Simulator, TaskRecord};

@@ -52,6 +52,9 @@ enum Command {
 enum Host {
     /// The host that the Phoenix systems are made for.
     Phoenix,
+    /// The Phoenix host with Proxmox VE 8.4.
+    #[value(name = "phoenix-8.4")]
+    Phoenix84,
     /// The host on which a real Proxmox VE was recorded.
     Recorded,
 }
@@ -98,6 +101,7 @@ async fn run(command: Command) -> Result<()> {
         } => {
             let host = match host {
                 Host::Phoenix => HostShape::phoenix(),
+                Host::Phoenix84 => HostShape::phoenix_8_4(),
                 Host::Recorded => HostShape::recorded(),
             };
             let timing = match speed {

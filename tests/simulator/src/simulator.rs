@@ -348,7 +348,14 @@ async fn statistics(core: Arc<Core>) {
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = rounds.tick() => if !core.statistics_hang.load(Ordering::Relaxed) { core.state().broadcast() },
+            _ = rounds.tick() => {
+                let mut state = core.state();
+                // One storage that hangs holds up the whole round.
+                let hangs = state.storages.values().any(|storage| storage.hung);
+                if !hangs && !core.statistics_hang.load(Ordering::Relaxed) {
+                    state.broadcast();
+                }
+            }
             () = core.stop.cancelled() => return,
         }
     }

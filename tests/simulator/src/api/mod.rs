@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::{BoxFuture, FutureExt};
 
-pub(crate) use lxc::stopped;
+pub(crate) use lxc::{start_by_host, stopped};
 
 use crate::{
     auth::access::Identity,
@@ -105,8 +105,8 @@ pub(crate) fn dispatch(
             ("GET", "/nodes/{node}/hardware/pci") => node::pci(&call),
             ("GET", "/nodes/{node}/certificates/info") => node::certificates(&call),
             ("GET", "/storage") => storage::configured(&call),
-            ("GET", "/nodes/{node}/storage") => storage::list(&call),
-            ("GET", "/nodes/{node}/storage/{storage}/status") => storage::status(&call),
+            ("GET", "/nodes/{node}/storage") => storage::list(call).await,
+            ("GET", "/nodes/{node}/storage/{storage}/status") => storage::status(call).await,
             ("GET", "/nodes/{node}/storage/{storage}/content") => storage::content(&call),
             ("GET", "/nodes/{node}/tasks") => tasks::list(&call),
             ("GET", "/nodes/{node}/tasks/{upid}/status") => tasks::status(&call),

@@ -1,5 +1,7 @@
 //! Storages: configuration, figures, content.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::Call;
@@ -9,6 +11,8 @@ use crate::{
     reply::{Failure, Outcome, Reply},
 };
 
+/// A `zfs` command gets that long.
+const ZFS_TIMEOUT: Duration = Duration::from_secs(10);
 /// What one needs to see a storage at all.
 const SEE: [&str; 2] = ["Datastore.Audit", "Datastore.AllocateSpace"];
 
@@ -62,7 +66,23 @@ fn figures(storage: &Storage) -> Map<String, Value> {
     row
 }
 
-pub(super) fn list(call: &Call) -> Outcome {
+/// Who asks for the state of a storage that hangs waits for `zfs` to be given up.
+async fn wait(call: &Call) {
+    let hangs = {
+        let state = call.core.state();
+        let asked = call.get("storage");
+        state
+            .storages
+            .iter()
+            .any(|(id, storage)| storage.hung && asked.is_none_or(|asked| asked == id))
+    };
+    if hangs {
+        tokio::time::sleep(call.core.config.timing.wait(ZFS_TIMEOUT)).await;
+    }
+}
+
+pub(super) async fn list(call: Call) -> Outcome {
+    wait(&call).await;
     let state = call.core.state();
     let shown = state
         .storages
@@ -90,7 +110,8 @@ pub(super) fn list(call: &Call) -> Outcome {
     Ok(Reply::data(shown.map(row).collect()))
 }
 
-pub(super) fn status(call: &Call) -> Outcome {
+pub(super) async fn status(call: Call) -> Outcome {
+    wait(&call).await;
     let state = call.core.state();
     let storage = state
         .storages

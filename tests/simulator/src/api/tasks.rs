@@ -121,6 +121,9 @@ pub(super) async fn stop(call: Call) -> Outcome {
         }
         sleep(Duration::from_millis(10)).await;
     }
+    if let Some(task) = core.state().tasks.get(&upid) {
+        task.killed.cancel();
+    }
     Ok(Reply::null())
 }
 

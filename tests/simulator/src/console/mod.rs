@@ -7,7 +7,10 @@ pub(crate) mod websocket;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::{
     api::Call,
     guests::ConsoleMode,
+    model::Container,
     reply::{Failure, Outcome, Reply},
     worker::{self, Broken, Job},
 };
@@ -30,6 +34,10 @@ const WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Consoles {
     ports: Mutex<BTreeMap<u16, Option<oneshot::Sender<Client>>>>,
+    /// What proxies wait for that no client will find.
+    lost: Mutex<Vec<oneshot::Sender<Client>>>,
+    /// Proxies end before they let anybody in.
+    dead: AtomicBool,
 }
 
 impl Consoles {
@@ -46,6 +54,20 @@ impl Consoles {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&port);
+    }
+
+    pub(crate) fn set_dead(&self, dead: bool) {
+        self.dead.store(dead, Ordering::Relaxed);
+    }
+
+    /// No client finds his proxy any more; those that wait go on waiting.
+    pub(crate) fn lose(&self) {
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        // A proxy whose sender were dropped would end at once.
+        self.lost
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(ports.values_mut().filter_map(Option::take));
     }
 
     /// The waiting proxy of a port; the first client takes it.
@@ -70,18 +92,20 @@ impl Drop for Port {
     }
 }
 
-/// Prepares a console.
+/// What a container's console runs.
+pub(crate) fn mode(container: &Container) -> ConsoleMode {
+    match container.file.main.get("cmode") {
+        Some("shell") => ConsoleMode::Shell,
+        Some("console") => ConsoleMode::Console,
+        _ => ConsoleMode::Tty,
+    }
+}
+
+/// Prepares a console. The contacted node does it, wherever the container is.
 pub(crate) fn termproxy(call: &Call) -> Outcome {
     let core = &call.core;
     let vmid = call.vmid();
-    let mode = {
-        let state = core.state();
-        match state.container(&call.node, vmid)?.file.main.get("cmode") {
-            Some("shell") => ConsoleMode::Shell,
-            Some("console") => ConsoleMode::Console,
-            _ => ConsoleMode::Tty,
-        }
-    };
+    let mode = mode(core.state().container(&call.node, vmid)?);
     let Some((port, client)) = core.consoles.open() else {
         return Err(Failure::die("unable to find free port (5900-6000)"));
     };
@@ -91,7 +115,7 @@ pub(crate) fn termproxy(call: &Call) -> Outcome {
     let upid = worker::spawn(
         core,
         &call.who,
-        &call.node,
+        core.contacted_node(),
         "vncproxy",
         &vmid.to_string(),
         move |job| async move {
@@ -137,7 +161,10 @@ async fn proxy(
         .await
         .map_err(|_| ())?
         .ok_or(())?;
-    if said != greeting {
+    // An old host asks its login for the ticket, which knows users and no tokens.
+    let refused = job.core.config.host.is_old() && job.upid.owner().1.is_some();
+    let dead = job.core.consoles.dead.load(Ordering::Relaxed);
+    if said != greeting || refused || dead {
         return Err(());
     }
     client.send(b"OK".to_vec()).await?;

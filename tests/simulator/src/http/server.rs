@@ -29,6 +29,7 @@ use crate::{
     calls::CallRecord,
     console,
     core::Core,
+    era,
     fault::CallEffect,
     reply::{Failure, Outcome},
     schema::{Found, SCHEMA, validate},
@@ -44,6 +45,9 @@ const HEADER_LINE: usize = 8 << 10;
 const REQUESTS: u32 = 100;
 /// Refused credentials are answered that late.
 const REFUSAL: Duration = Duration::from_secs(3);
+
+/// The proxy waits that long for its daemon.
+const PROXY: Duration = Duration::from_secs(30);
 
 /// The connection is cut without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +73,7 @@ pub(crate) async fn run(core: Arc<Core>, listener: TcpListener) {
             tokio::select! {
                 () = connection(&core, stream) => {}
                 () = core.stop.cancelled() => {}
+                () = core.recycle.notified() => {}
             }
         });
     }
@@ -174,6 +179,12 @@ async fn serve(
     core.calls.add(record);
     let last = served.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS;
     let result = match result {
+        Ok(answer) if answer.status().as_u16() >= 400 && core.config.host.is_old() => {
+            Ok(era::rewrite(answer, era::without_message).await)
+        }
+        other => other,
+    };
+    let result = match result {
         Ok(answer) if takes_gzip => Ok(response::squeeze(answer).await),
         other => other,
     };
@@ -238,8 +249,13 @@ async fn with_faults(
         }
         _ => {}
     }
-    let answer = process(core, request, seen).await;
+    let slow = match &effect {
+        Some(CallEffect::Slow { seconds }) => Some(Duration::from_secs_f64(seconds.max(0.0))),
+        _ => None,
+    };
+    let answer = process(core, request, seen, slow).await;
     match effect {
+        Some(CallEffect::TextNumbers) => Ok(era::rewrite(answer?, era::numbers_as_texts).await),
         Some(CallEffect::ResetAfter) => Err(Cut),
         Some(CallEffect::TimeoutAfter) => Ok(build(
             &Err(Failure::empty(596, "Connection timed out")),
@@ -253,6 +269,7 @@ async fn process(
     core: &Arc<Core>,
     mut request: Request<Incoming>,
     seen: &mut Seen,
+    slow: Option<Duration>,
 ) -> Result<Answer, Cut> {
     if request.headers().contains_key(header::EXPECT) || too_much(request.headers()) {
         sleep(IDLE).await;
@@ -314,7 +331,7 @@ async fn process(
         };
     }
     let late = found.template == "/access/ticket";
-    let outcome = carry_out(core, &found, call).await;
+    let outcome = carry_out(core, &found, call, slow).await;
     if late && outcome.as_ref().is_err_and(|failure| failure.status == 401) {
         sleep(core.config.timing.wait(REFUSAL)).await;
     }
@@ -376,7 +393,10 @@ fn prepare(
         )?;
     }
     let node = target(core, found)?;
-    let errors = validate(&found.method.parameters.properties, &params);
+    let mut errors = validate(&found.method.parameters.properties, &params);
+    if core.config.host.is_old() {
+        errors.extend(era::unknown(found.template, &params));
+    }
     if !errors.is_empty() {
         return Err(Failure::parameters(errors));
     }
@@ -407,16 +427,32 @@ fn target(core: &Core, found: &Found<'static>) -> Result<String, Failure> {
     }
 }
 
-/// Protected methods need one of the daemon's three workers.
-async fn carry_out(core: &Arc<Core>, found: &Found<'static>, call: api::Call) -> Outcome {
-    let _worker = if found.method.protected {
-        core.workers.acquire().await.ok()
-    } else {
-        None
+/// Protected methods need one of the daemon's three workers. The work goes on when the client goes away, or when the proxy gives up.
+async fn carry_out(
+    core: &Arc<Core>,
+    found: &Found<'static>,
+    call: api::Call,
+    slow: Option<Duration>,
+) -> Outcome {
+    let daemon = Arc::clone(core);
+    let (template, name, protected) = (found.template, found.name, found.method.protected);
+    let mut work = core.running.spawn(async move {
+        let _worker = if protected {
+            daemon.workers.acquire().await.ok()
+        } else {
+            None
+        };
+        sleep(slow.unwrap_or_default()).await;
+        api::dispatch(template, name, call).await
+    });
+    let done = match slow {
+        None => work.await,
+        Some(_) => match timeout(core.config.timing.wait(PROXY), &mut work).await {
+            Ok(done) => done,
+            Err(_) => return Err(Failure::empty(596, "Connection timed out")),
+        },
     };
-    // The work goes on when the client goes away.
-    let work = api::dispatch(found.template, found.name, call);
-    match core.running.spawn(work).await {
+    match done {
         Ok(outcome) => outcome,
         Err(error) => {
             tracing::error!(%error, endpoint = found.template, "a handler panicked");

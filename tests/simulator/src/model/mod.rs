@@ -9,7 +9,7 @@ pub(crate) mod volume;
 pub(crate) mod zfs;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -31,6 +31,10 @@ pub(crate) struct State {
     pub(crate) access: Access,
     pub(crate) tasks: Tasks,
     pub(crate) quorate: bool,
+    /// The host is a Proxmox VE 8.
+    pub(crate) old: bool,
+    /// Containers that high availability takes care of.
+    pub(crate) ha: BTreeSet<u32>,
 }
 
 /// A node as it is now.
@@ -93,6 +97,8 @@ impl State {
             access: Access::new(shape),
             tasks: Tasks::default(),
             quorate: true,
+            old: shape.is_old(),
+            ha: BTreeSet::new(),
         }
     }
 
@@ -113,6 +119,13 @@ impl State {
             .get_mut(&vmid)
             .filter(|container| container.node == node)
             .ok_or_else(|| missing(node, vmid))
+    }
+
+    /// A container wherever it is, for those who act outside the API.
+    pub(crate) fn known_mut(&mut self, vmid: u32) -> anyhow::Result<&mut Container> {
+        self.containers
+            .get_mut(&vmid)
+            .ok_or_else(|| anyhow::anyhow!("there is no container {vmid}"))
     }
 
     pub(crate) fn taken(&self, vmid: u32) -> Result<(), String> {

@@ -91,12 +91,16 @@ pub(crate) struct Task {
     began: std::time::Instant,
     pub(crate) took: Option<std::time::Duration>,
     pub(crate) cancel: CancellationToken,
+    /// It ends at once, wherever it is.
+    pub(crate) killed: CancellationToken,
 }
 
 /// All tasks, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     all: Vec<Task>,
+    /// How many there ever were: two never share an identifier.
+    begun: u32,
 }
 
 const FIRST_PID: u32 = 0x0003_F000;
@@ -112,7 +116,8 @@ impl Tasks {
         user: &str,
     ) -> (Upid, CancellationToken) {
         let starttime = now();
-        let count = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        let count = self.begun;
+        self.begun = self.begun.wrapping_add(1);
         let upid = Upid {
             node: node.to_owned(),
             pid: FIRST_PID.wrapping_add(count.wrapping_mul(7)),
@@ -132,6 +137,7 @@ impl Tasks {
             began: std::time::Instant::now(),
             took: None,
             cancel: cancel.clone(),
+            killed: CancellationToken::new(),
         });
         (upid, cancel)
     }
@@ -147,6 +153,11 @@ impl Tasks {
     /// Newest first.
     pub(crate) fn newest(&self) -> impl Iterator<Item = &Task> {
         self.all.iter().rev()
+    }
+
+    /// The archive loses what is over, as log rotation does in time.
+    pub(crate) fn rotate(&mut self) {
+        self.all.retain(|task| task.exit.is_none());
     }
 
     /// Whether a running task names that container.

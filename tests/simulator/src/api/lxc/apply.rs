@@ -128,6 +128,7 @@ fn edit(
     revert: &[String],
     gone: &mut Vec<String>,
 ) -> Result<(), String> {
+    let live_devices = !state.old;
     let container = state.container_mut(node, vmid)?;
     let running = container.is_running();
     for key in revert {
@@ -150,7 +151,9 @@ fn edit(
         let current = file.main.get(key);
         if key != "description" && current == Some(kept.as_str()) {
             file.pending.keys.remove(key);
-        } else if !running || hot(key, current.is_some()) {
+        } else if !running
+            || (hot(key, current.is_some()) && (live_devices || !numbered(key, "dev")))
+        {
             file.pending.keys.remove(key);
             put(state, node, vmid, key, &kept)?;
         } else {

@@ -313,6 +313,7 @@ async fn copy(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
         };
         job.work(length).await?;
         if plan.full {
+            check_copied(core, to, plan.target)?;
             log_copy(job, bytes);
         }
         let written = {
@@ -342,8 +343,19 @@ async fn copy(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
             cloned.map_err(|error| Broken::Failed(format!("{error:#}")))?;
         }
     }
+    job.late()?;
     join_pool(core, plan.pool.as_deref(), plan.target);
     Ok(())
+}
+
+/// What `rsync` comes to on a storage that is full.
+fn check_copied(core: &Core, to: &str, target: u32) -> Result<(), String> {
+    if !core.state().storage(to)?.full {
+        return Ok(());
+    }
+    Err(format!(
+        "command 'rsync --stats -X -A --numeric-ids -aH --whole-file --sparse --one-file-system --bwlimit=0 /var/lib/lxc/{target}/.copy-volume-2/ /var/lib/lxc/{target}/.copy-volume-1' failed: exit code 11"
+    ))
 }
 
 fn join_pool(core: &Core, pool: Option<&str>, vmid: u32) {
@@ -377,7 +389,8 @@ fn make(
             "content type 'rootdir' is not available or configured on storage '{to}'"
         ));
     }
-    let new = target.allocate(plan.target, volume.size)?;
+    // An empty dataset fits where its content doesn't.
+    let new = target.allocate_empty(plan.target, volume.size);
     if let Some(made) = target.volumes.get_mut(&new) {
         made.systemd = volume.systemd;
     }

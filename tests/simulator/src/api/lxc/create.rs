@@ -92,9 +92,14 @@ fn check(call: &Call) -> Result<Plan, Failure> {
     }
     let mut set = config_params(call);
     set.retain(|key, _| !volume::numbered(key, "unused"));
-    set.entry("unprivileged".to_owned())
-        .or_insert_with(|| "1".to_owned());
-    if set["unprivileged"] == "0" && !call.who.is_root() {
+    // An old host makes privileged ones unless it is told, and lets everybody.
+    let old = core.config.host.is_old();
+    if !old {
+        set.entry("unprivileged".to_owned())
+            .or_insert_with(|| "1".to_owned());
+    }
+    let unprivileged = set.get("unprivileged").is_some_and(|value| value == "1");
+    if !unprivileged && !old && !call.who.is_root() {
         call.demand("/", "Sys.Modify")?;
     }
     core.state().taken(vmid)?;
@@ -122,7 +127,6 @@ fn check(call: &Call) -> Result<Plan, Failure> {
     }
     let storage = call.given("storage").unwrap_or("local").to_owned();
     let empty = Section::default();
-    let unprivileged = set["unprivileged"] == "1";
     keys::check(
         call,
         &Change {
@@ -356,29 +360,36 @@ async fn build(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
     } else {
         job.log("Detected container architecture: amd64");
     }
-    if template.file.contains("-standard_") {
-        make_host_keys(job, plan.section.get("hostname").unwrap_or_default());
+    let hostname = plan.section.get("hostname").map(str::to_owned);
+    {
+        let mut state = core.state();
+        let container = state.container_mut(&plan.node, vmid)?;
+        // This first write drops the lock; the lock file is still held.
+        let mut main = plan.section;
+        main.set("ostype", os_type);
+        main.set("arch", "amd64");
+        for (mount, size) in &mounts {
+            main.set(&mount.key, mount.print(*size));
+        }
+        container.file = ConfigFile {
+            main,
+            ..ConfigFile::default()
+        };
     }
+    if template.file.contains("-standard_") {
+        make_host_keys(job, hostname.as_deref().unwrap_or_default());
+    }
+    job.late()?;
     let mut state = core.state();
     let container = state.container_mut(&plan.node, vmid)?;
-    // This first write drops the lock; the lock file is still held.
-    let mut main = plan.section;
-    main.set("ostype", os_type);
-    main.set("arch", "amd64");
-    for (mount, size) in &mounts {
-        main.set(&mount.key, mount.print(*size));
-    }
     for (key, value) in [
         ("hostname", format!("CT{vmid}")),
         ("memory", "512".to_owned()),
         ("swap", "512".to_owned()),
     ] {
-        main.keys.entry(key.to_owned()).or_insert(value);
+        let keys = &mut container.file.main.keys;
+        keys.entry(key.to_owned()).or_insert(value);
     }
-    container.file = ConfigFile {
-        main,
-        ..ConfigFile::default()
-    };
     if let Some(pool) = plan.pool.and_then(|pool| state.access.pools.get_mut(&pool)) {
         pool.guests.insert(vmid);
     }

@@ -18,14 +18,19 @@ struct Wishes {
 }
 
 /// The checks that are made at once, and again by the worker.
-fn check(core: &Core, node: &str, vmid: u32, force: bool) -> Result<bool, String> {
+fn check(core: &Core, node: &str, vmid: u32, wishes: Wishes) -> Result<bool, String> {
     let state = core.state();
     let container = state.container(node, vmid)?;
     if container.file.main.get("protection") == Some("1") {
         return Err(format!("can't remove CT {vmid} - protection mode enabled"));
     }
     container.check_lock()?;
-    if container.is_running() && !force {
+    if !wishes.purge && state.ha.contains(&vmid) {
+        return Err(format!(
+            "unable to remove CT {vmid} - used in HA resources and purge parameter not set."
+        ));
+    }
+    if container.is_running() && !wishes.force {
         return Err(format!(
             "unable to destroy CT {vmid} - container is running"
         ));
@@ -40,7 +45,7 @@ pub(super) fn destroy(call: &Call) -> Outcome {
         purge: call.flag("purge"),
         unreferenced: call.flag("destroy-unreferenced-disks"),
     };
-    check(&call.core, &call.node, vmid, wishes.force).map_err(Failure::die)?;
+    check(&call.core, &call.node, vmid, wishes).map_err(Failure::die)?;
     let upid = worker::spawn(
         &call.core,
         &call.who,
@@ -56,7 +61,7 @@ async fn work(job: &Arc<Job>, vmid: u32, wishes: Wishes) -> Result<(), Broken> {
     let core = &job.core;
     let node = job.upid.node.clone();
     let _lock = core.flock(vmid, FLOCK).await?;
-    if check(core, &node, vmid, wishes.force)? {
+    if check(core, &node, vmid, wishes)? {
         job.log(format!("forced to stop CT {vmid} before destroying!"));
         power::kill(core, &node, vmid).await;
     }
@@ -67,6 +72,7 @@ async fn work(job: &Arc<Job>, vmid: u32, wishes: Wishes) -> Result<(), Broken> {
             tracing::debug!(%error, "no such root");
         }
     }
+    job.late()?;
     if wishes.purge {
         job.log(format!("purging CT {vmid} from related configurations.."));
     }
@@ -76,6 +82,7 @@ async fn work(job: &Arc<Job>, vmid: u32, wishes: Wishes) -> Result<(), Broken> {
     for pool in state.access.pools.values_mut() {
         pool.guests.remove(&vmid);
     }
+    state.ha.remove(&vmid);
     state.containers.remove(&vmid);
     Ok(())
 }

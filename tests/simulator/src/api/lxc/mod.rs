@@ -6,6 +6,7 @@ mod config;
 mod create;
 mod destroy;
 mod disk;
+mod ha;
 mod keys;
 mod power;
 mod snapshot;
@@ -15,6 +16,7 @@ mod template;
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::{Value, json};
 
+pub(crate) use ha::by_host as start_by_host;
 pub(crate) use power::stopped;
 
 use super::Call;
@@ -146,7 +148,16 @@ fn current(call: &Call) -> Outcome {
     let state = call.core.state();
     let container = state.container(&call.node, call.vmid())?;
     let mut status = container.status(call.vmid(), &state);
-    status.insert("ha".to_owned(), json!({"managed": 0}));
+    let mut ha = json!({"managed": 0});
+    if state.ha.contains(&call.vmid()) {
+        let wanted = if container.is_running() {
+            "started"
+        } else {
+            "stopped"
+        };
+        ha = json!({"managed": 1, "state": wanted});
+    }
+    status.insert("ha".to_owned(), ha);
     Ok(Reply::data(Value::Object(status)))
 }
 

@@ -8,6 +8,7 @@ use super::{
     super::Call,
     apply,
     config::FLOCK,
+    ha::{self, Wanted},
     start::{self, Locks},
 };
 use crate::{
@@ -56,6 +57,9 @@ pub(super) fn start(call: &Call) -> Outcome {
     if running(call) {
         return Err(Failure::die(format!("CT {} already running", call.vmid())));
     }
+    if ha::managed(call) {
+        return ha::request(call, Wanted::Started);
+    }
     let locks = if call.flag("skiplock") {
         Locks::Ignored
     } else {
@@ -71,6 +75,9 @@ pub(super) fn stop(call: &Call) -> Outcome {
     let vmid = call.vmid();
     if !running(call) {
         return Err(Failure::die(format!("CT {vmid} not running")));
+    }
+    if ha::managed(call) {
+        return ha::request(call, Wanted::Stopped);
     }
     if call.flag("overrule-shutdown") {
         let state = call.core.state();
@@ -129,6 +136,9 @@ pub(super) fn shutdown(call: &Call) -> Outcome {
     if !running(call) {
         return Err(Failure::die(format!("CT {vmid} not running")));
     }
+    if ha::managed(call) {
+        return ha::request(call, Wanted::Stopped);
+    }
     let timeout = call.number("timeout").unwrap_or(SHUTDOWN_TIMEOUT);
     let force = call.flag("forceStop");
     let upid = worker::spawn(
@@ -147,7 +157,12 @@ pub(super) fn shutdown(call: &Call) -> Outcome {
 }
 
 /// Asks init to halt, and kills where that is allowed and time is up.
-async fn go_down(job: &Arc<Job>, vmid: u32, timeout: u64, force: bool) -> Result<(), Broken> {
+pub(super) async fn go_down(
+    job: &Arc<Job>,
+    vmid: u32,
+    timeout: u64,
+    force: bool,
+) -> Result<(), Broken> {
     let core = &job.core;
     let node = job.upid.node.clone();
     let honours = core

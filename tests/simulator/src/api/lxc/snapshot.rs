@@ -134,7 +134,7 @@ pub(super) fn create(call: &Call) -> Outcome {
                         .await
                         .map_err(|error| Broken::Failed(format!("{error:#}")))?;
                 }
-                Ok(())
+                job.late()
             }
             .await;
             if done == Err(Broken::Killed) {
@@ -265,6 +265,13 @@ pub(super) fn delete(call: &Call) -> Outcome {
             {
                 tracing::debug!(%error, "the guest's snapshot stays");
             }
+            if let Ok(container) = core.state().container_mut(&node, vmid)
+                && let Some(entry) = container.file.snapshots.get_mut(&name)
+            {
+                // A disk whose snapshot is gone is gone from the entry.
+                entry.keys.retain(|key, _| !volume::is_mount(key));
+            }
+            job.late()?;
             let mut state = core.state();
             let file = &mut state.container_mut(&node, vmid)?.file;
             file.snapshots.remove(&name);
@@ -375,6 +382,9 @@ async fn go_back(job: &Arc<Job>, vmid: u32, name: &str) -> Result<(), Broken> {
     for (storage, leaf) in volumes(&section) {
         state.storage_mut(&storage)?.roll_back(&leaf, name);
     }
+    drop(state);
+    job.late()?;
+    let mut state = core.state();
     let file = &mut state.container_mut(&node, vmid)?.file;
     let kept = volumes(&section);
     let mut main = section;
