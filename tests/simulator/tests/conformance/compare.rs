@@ -38,7 +38,12 @@ pub(crate) fn difference(exchange: &Exchange, answer: &Answer) -> Option<String>
         forget_the_end(&mut then);
         forget_the_end(&mut now);
     }
-    forget_progress(&mut now);
+    forget_lines(&mut now, |line| {
+        line.starts_with("transferred ") && line.ends_with(" %")
+    });
+    forget_lines(&mut then, |line| {
+        matches!(line, "trying to acquire lock..." | " OK")
+    });
     if let Some(text) = listed(exchange, &mut then, &mut now) {
         return Some(text);
     }
@@ -56,18 +61,13 @@ fn forget_the_end(body: &mut Value) {
     }
 }
 
-/// A task that the scene slows down says how far it is; a real one doesn't.
-fn forget_progress(body: &mut Value) {
-    let progress = |row: &Value| {
-        row["t"]
-            .as_str()
-            .is_some_and(|text| text.starts_with("transferred ") && text.ends_with(" %"))
-    };
+/// Leaves out lines of a log: a task that the replay slows down says how far it is, and one that had to wait for its lock says so.
+fn forget_lines(body: &mut Value, gone: impl Fn(&str) -> bool) {
     let Some(rows) = body["data"].as_array_mut() else {
         return;
     };
     let before = rows.len();
-    rows.retain(|row| !progress(row));
+    rows.retain(|row| !row["t"].as_str().is_some_and(&gone));
     let left = rows.len();
     if left < before {
         for (number, row) in rows.iter_mut().enumerate() {

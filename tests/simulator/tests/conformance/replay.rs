@@ -5,14 +5,16 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Result;
 use futures::future::join_all;
-use proxmox_simulator::{HostShape, Simulator, SimulatorConfig, Timing};
+use proxmox_simulator::{Fault, HostShape, Simulator, SimulatorConfig, TaskEffect, Timing};
 use regex::Regex;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
     bytes, compare,
+    inferred::{self, Hand},
     marks::{self, Known, levelled},
     recording::{Exchange, File, Kind},
     scene::{self, Act, Presupposed},
@@ -24,6 +26,11 @@ use super::{
 const TASK: Duration = Duration::from_secs(15);
 /// What a host shows by and by is asked for again that long; the recording waited, too.
 const SETTLING: Duration = Duration::from_millis(400);
+
+/// A task that others met under way takes so many seconds, and one whose result was merely waited for.
+const MET: f64 = 0.6;
+const POLLED: f64 = 0.2;
+const STORAGE: &str = "lxc-disks";
 
 /// How one exchange went.
 #[derive(Debug)]
@@ -41,6 +48,10 @@ struct Host {
     connections: BTreeMap<String, Connection>,
     headers: BTreeMap<String, Vec<(String, String)>>,
     known: Known,
+    /// Volumes in which a process sits.
+    busy: BTreeSet<String>,
+    /// Containers with a lock that was set by hand.
+    locked: BTreeSet<u32>,
     /// What the last console said when it was opened.
     console: Value,
 }
@@ -75,6 +86,7 @@ pub(crate) async fn replay(file: &File, states: &States) -> Vec<Outcome> {
         for act in scene::acts(&file.name, &exchange.title).filter(|_| first) {
             host.perform(*act).await;
         }
+        host.restage(&file.exchanges[number..]).await;
         let difference = match exchange.kind() {
             Kind::Call => host.call(exchange).await,
             Kind::Row => host.row(exchange).await,
@@ -115,6 +127,8 @@ impl Host {
             connections: BTreeMap::new(),
             headers: BTreeMap::new(),
             known: Known::default(),
+            busy: BTreeSet::new(),
+            locked: BTreeSet::new(),
             console: Value::Null,
         }
     }
@@ -129,6 +143,68 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// Puts the host into the state that the answer to the first exchange gives away.
+    async fn restage(&mut self, exchanges: &[Exchange]) {
+        let hand = inferred::by_hand(exchanges);
+        let changes = exchanges[0].method() != "GET";
+        if changes && !matches!(hand, Some(Hand::Busy(_))) {
+            for volume in std::mem::take(&mut self.busy) {
+                let _ = self.simulator.set_busy(STORAGE, &volume, false);
+            }
+        }
+        if changes && !matches!(hand, Some(Hand::Lock(..))) {
+            for vmid in std::mem::take(&mut self.locked) {
+                let _ = self.simulator.unlock(vmid);
+            }
+        }
+        let done = match hand {
+            None => Ok(()),
+            Some(Hand::Flock(vmid)) => self.hold(vmid).await,
+            Some(Hand::Busy(volume)) => {
+                self.busy.insert(volume.clone());
+                self.simulator.set_busy(STORAGE, &volume, true)
+            }
+            Some(Hand::SnapshotLost(vmid, name)) => {
+                let volume = format!("subvol-{vmid}-disk-0");
+                self.simulator.lose_snapshot(STORAGE, &volume, &name)
+            }
+            Some(Hand::Unresponsive(vmid)) => self.simulator.ignore_shutdown(vmid),
+            Some(Hand::Lock(vmid, lock)) => self.lock(vmid, &lock),
+        };
+        if let Err(error) = done {
+            println!("{}: {error:#}", exchanges[0].title);
+        }
+        if let Some(kind) = inferred::under_way(exchanges) {
+            // A conversion is met by nobody but those who poll for its end.
+            let seconds = if kind == "vztemplate" { POLLED } else { MET };
+            let effect = TaskEffect::Slow { seconds };
+            self.simulator.inject(Fault::task(&kind, effect));
+        }
+    }
+
+    /// Holds a lock file for as long as a call waits for it.
+    async fn hold(&self, vmid: u32) -> Result<()> {
+        let guard = self.simulator.hold_flock(vmid).await?;
+        tokio::spawn(async move {
+            sleep(SETTLING).await;
+            drop(guard);
+        });
+        Ok(())
+    }
+
+    /// A lock that no task of ours is responsible for was set by hand.
+    fn lock(&mut self, vmid: u32, lock: &str) -> Result<()> {
+        let containers = self.simulator.containers();
+        let free = containers
+            .get(&vmid)
+            .is_some_and(|container| container.lock.is_none());
+        if !free || self.worked_on(vmid) {
+            return Ok(());
+        }
+        self.locked.insert(vmid);
+        self.simulator.set_lock(vmid, lock)
     }
 
     /// Connects to the console that was opened last, and goes again.
@@ -315,7 +391,7 @@ impl Host {
                         self.start(vmid).await;
                     }
                 }
-                (true, Some(false)) if !self.busy(vmid) => {
+                (true, Some(false)) if !self.worked_on(vmid) => {
                     self.simulator.delete_container(vmid).await.unwrap();
                 }
                 _ => {}
@@ -338,7 +414,7 @@ impl Host {
     }
 
     /// Whether a task works on a container: then its state is the task's affair.
-    fn busy(&self, vmid: u32) -> bool {
+    fn worked_on(&self, vmid: u32) -> bool {
         let locked = self
             .simulator
             .containers()

@@ -6,7 +6,7 @@ use anyhow::Result;
 use proxmox_simulator::{Fault, Simulator, TaskEffect};
 use serde_json::Value;
 
-use super::recording::Exchange;
+use super::{inferred::end_of, recording::Exchange};
 
 /// Something done on the host before an exchange.
 #[derive(Debug, Clone, Copy)]
@@ -15,16 +15,8 @@ pub(crate) enum Act {
     Set(u32, &'static str, &'static str),
     /// Such tasks take longer, so that what was recorded during one happens during one.
     Slow(&'static str, f64),
-    /// The container's init doesn't react to being asked to halt.
-    IgnoreShutdown(u32),
-    /// A process sits in a volume.
-    Busy(&'static str),
-    /// It leaves.
-    Idle(&'static str),
     /// `zfs create`: a container's volume that its configuration doesn't name.
     Stray(u32, &'static str),
-    /// `zfs destroy` of a snapshot.
-    LoseSnapshot(&'static str, &'static str),
     /// `zfs destroy -r` of a volume.
     LoseVolume(&'static str),
     /// All tasks come to their ends first.
@@ -54,34 +46,9 @@ const ACTS: &[(&str, &str, &[Act])] = &[
         &[Act::Set(100, "arch", "arm64")],
     ),
     (
-        "b3-power-2",
-        "shutdown timeout 3",
-        &[Act::IgnoreShutdown(104)],
-    ),
-    (
-        "b4-snapshot",
-        "delete s3 whose zfs snapshot is gone",
-        &[Act::LoseSnapshot("subvol-210-disk-0", "s3")],
-    ),
-    (
         "b5-clone-2",
-        "two clones of one source at once [0]",
-        &[Act::Slow("vzclone", 0.5)],
-    ),
-    (
-        "b5-clone-2",
-        "two clones, the second 1 s later [0]",
-        &[Act::Slow("vzclone", 0.5)],
-    ),
-    (
-        "b7-destroy",
-        "destroy running (CT 103)",
-        &[Act::Slow("vzdestroy", 0.3)],
-    ),
-    (
-        "b7-destroy",
-        "rollback/snapshot on a protected CT",
-        &[Act::Slow("vzrollback", 0.5)],
+        "during a clone: config/start/stop/snapshot/destroy of source, start/config/destroy of target [11]",
+        &[Act::Wait],
     ),
     (
         "b7-destroy",
@@ -91,15 +58,7 @@ const ACTS: &[(&str, &str, &[Act])] = &[
     (
         "b7-destroy",
         "destroy when the dataset is busy (a process sits in it)",
-        &[
-            Act::Busy("subvol-130-disk-0"),
-            Act::Stray(130, "subvol-130-disk-7"),
-        ],
-    ),
-    (
-        "b7-destroy",
-        "DELETE with unknown parameter",
-        &[Act::Idle("subvol-130-disk-0")],
+        &[Act::Stray(130, "subvol-130-disk-7")],
     ),
     (
         "b7-destroy",
@@ -122,21 +81,6 @@ const ACTS: &[(&str, &str, &[Act])] = &[
         "d-console",
         "task: tty console of a stopped CT",
         &[Act::Visit(false)],
-    ),
-    (
-        "f-operator-flow",
-        "template 900",
-        &[Act::Slow("vztemplate", 0.2)],
-    ),
-    (
-        "f-operator-flow",
-        "template 901",
-        &[Act::Slow("vztemplate", 0.2)],
-    ),
-    (
-        "h-resources-over-time",
-        "create",
-        &[Act::Slow("vzcreate", 0.5)],
     ),
 ];
 
@@ -161,11 +105,7 @@ pub(crate) async fn perform(simulator: &Simulator, act: Act) -> Result<()> {
             simulator.inject(Fault::task(kind, TaskEffect::Slow { seconds }));
             Ok(())
         }
-        Act::IgnoreShutdown(vmid) => simulator.ignore_shutdown(vmid),
-        Act::Busy(volume) => simulator.set_busy(STORAGE, volume, true),
-        Act::Idle(volume) => simulator.set_busy(STORAGE, volume, false),
         Act::Stray(vmid, volume) => simulator.place_volume(STORAGE, vmid, volume),
-        Act::LoseSnapshot(volume, name) => simulator.lose_snapshot(STORAGE, volume, name),
         Act::LoseVolume(volume) => simulator.lose_volume(STORAGE, volume),
         Act::Remove(vmid) => simulator.delete_container(vmid).await,
         Act::Wait => {
@@ -410,15 +350,6 @@ fn row_of(vmid: u32, exchange: &Exchange) -> Option<&Value> {
         .filter(|_| path.ends_with("/lxc"))?
         .iter();
     rows.find(|row| row["vmid"] == vmid)
-}
-
-/// How the task of a call ended, where that was recorded.
-fn end_of<'a>(exchange: &Exchange, behind: &'a [Exchange]) -> Option<&'a str> {
-    let upid = exchange.data().as_str()?;
-    let mut polls = behind
-        .iter()
-        .filter(|poll| poll.task().as_deref() == Some(upid));
-    polls.find_map(|poll| poll.data()["exitstatus"].as_str())
 }
 
 /// What a call's answer says of its container's being there.
