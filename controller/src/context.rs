@@ -21,7 +21,7 @@ use crate::{
     sessions::Sessions,
     settings::Settings,
     telemetry::Metrics,
-    wake::{ObjectKey, Wakes},
+    wake::{KindName, ObjectKey, Wakes},
 };
 
 /// The caches of our kinds, filled by their watches.
@@ -207,20 +207,78 @@ impl Context {
         }
     }
 
-    /// Wakes the objects whose source is this template.
+    /// Wakes the objects whose source is this template, those first that others wait for in turn: clones of one source are made one after
+    /// the other, and the longest chain should not stand behind a short one.
     pub(crate) fn wake_clones_of(&self, namespace: &str, template: &str) {
-        let clones = |named: Option<&str>, ns: Option<String>| {
-            named == Some(template) && ns.as_deref() == Some(namespace)
+        let templates = self.stores.all_templates();
+        let containers = self.stores.all_containers();
+        let sources: Vec<(ObjectKey, Option<String>)> = templates
+            .iter()
+            .map(|t| {
+                (
+                    crate::engine::key_of(t),
+                    crate::lxc::template_of(t).map(str::to_owned),
+                )
+            })
+            .chain(containers.iter().map(|c| {
+                (
+                    crate::engine::key_of(c),
+                    crate::lxc::template_of(c).map(str::to_owned),
+                )
+            }))
+            .filter(|(key, _)| key.namespace == namespace)
+            .collect();
+        let mut clones: Vec<&ObjectKey> = sources
+            .iter()
+            .filter(|(_, source)| source.as_deref() == Some(template))
+            .map(|(key, _)| key)
+            .collect();
+        clones.sort_by_key(|key| std::cmp::Reverse(chain_below(key, &sources, CHAIN_LIMIT)));
+        clones.into_iter().for_each(|key| self.wakes.wake(key));
+    }
+}
+
+/// No hierarchy is deeper; a circle of sources, which nothing refuses, ends here.
+const CHAIN_LIMIT: usize = 16;
+
+/// How many generations of clones wait below an object.
+fn chain_below(key: &ObjectKey, sources: &[(ObjectKey, Option<String>)], limit: usize) -> usize {
+    if key.kind != KindName::LxcTemplate || limit == 0 {
+        return 0;
+    }
+    let children = sources
+        .iter()
+        .filter(|(_, source)| source.as_ref() == Some(&key.name));
+    children
+        .map(|(child, _)| 1 + chain_below(child, sources, limit - 1))
+        .max()
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_chain_is_told_and_a_circle_ends() {
+        let key = |kind, name: &str| ObjectKey {
+            kind,
+            namespace: "default".into(),
+            name: name.into(),
         };
-        for t in self.stores.all_templates() {
-            if clones(crate::lxc::template_of(&t), t.namespace()) {
-                self.wakes.wake(&crate::engine::key_of(&t));
-            }
-        }
-        for c in self.stores.all_containers() {
-            if clones(crate::lxc::template_of(&c), c.namespace()) {
-                self.wakes.wake(&crate::engine::key_of(&c));
-            }
-        }
+        let row = |kind, name: &str, source: &str| (key(kind, name), Some(source.to_owned()));
+        let sources = [
+            row(KindName::LxcTemplate, "gpu", "base"),
+            row(KindName::LxcTemplate, "docker", "base"),
+            row(KindName::LxcTemplate, "vllm", "gpu"),
+            row(KindName::LxcContainer, "qwen3", "vllm"),
+            row(KindName::LxcContainer, "portainer", "docker"),
+            row(KindName::LxcTemplate, "egg", "hen"),
+            row(KindName::LxcTemplate, "hen", "egg"),
+        ];
+        let below =
+            |name: &str| chain_below(&key(KindName::LxcTemplate, name), &sources, CHAIN_LIMIT);
+        assert_eq!((below("gpu"), below("docker"), below("vllm")), (2, 1, 1));
+        assert_eq!(below("egg"), CHAIN_LIMIT);
     }
 }

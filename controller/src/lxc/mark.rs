@@ -59,7 +59,7 @@ impl Mark {
                 Some(("instance", v)) => instance = Some(v.to_owned()),
                 Some(("kind", v)) => kind = Some(v.to_owned()),
                 Some(("object", v)) => {
-                    object = v.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned()))
+                    object = v.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned()));
                 }
                 Some(("uid", v)) => uid = Some(v.to_owned()),
                 Some(("vmid", v)) => vmid = v.parse().ok(),
@@ -242,7 +242,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_mark_survives_any_description(text in "(?s)[ -~\n]{0,200}", setup in proptest::option::of("[0-9a-f]{10}"), vmid in 100u32..999_999) {
-            let m = Mark { setup, vmid, ..mark() };
+            let m = Mark { vmid, setup, ..mark() };
             let described = m.describe(&text);
             prop_assert_eq!(Mark::find(&described), Some(m.clone()));
             prop_assert_eq!(m.describe(&described), described);

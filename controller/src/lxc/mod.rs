@@ -228,7 +228,7 @@ mod tests {
         ];
         for (finding, made) in rows {
             assert_eq!(
-                was_created(Some(&status(&[finding.clone()]))),
+                was_created(Some(&status(std::slice::from_ref(&finding)))),
                 made,
                 "{finding:?}"
             );

@@ -67,6 +67,10 @@ pub struct Access {
 }
 
 /// The Secret and the `Hypervisor` for a simulator, as a user would write them.
+///
+/// # Panics
+/// Never: what is decoded is written here.
+#[expect(clippy::expect_used, reason = "what is decoded is written here")]
 pub fn hypervisor_for(simulator: &Simulator, access: &Access) -> (Secret, Hypervisor) {
     let name = &access.name;
     let token = simulator.token();

@@ -130,6 +130,6 @@ wait_for() {
   while ! "$@"; do
     if [ -n "$W" ] || [ "$(date +%s)" -ge "$over" ]; then return 1; fi
     tries=$((tries + 1))
-    if [ $tries -gt 50 ]; then sleep 1; else sleep 0.2 2>/dev/null || sleep 1; fi
+    if [ $tries -gt 100 ]; then sleep 1; else sleep 0.1 2>/dev/null || sleep 1; fi
   done
 }

@@ -1,6 +1,6 @@
 //! The hierarchy as a tree with a line for each system: redrawn in place on a terminal, a line per change elsewhere.
 
-use std::{collections::BTreeMap, io::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, io::Write, time::Duration};
 
 use super::systems::{System, Systems};
 
@@ -29,10 +29,10 @@ impl Drawing {
         let lines = tree(systems, elapsed);
         let mut text = String::new();
         if self.lines > 0 {
-            text.push_str(&format!("\x1b[{}A", self.lines));
+            let _ = write!(text, "\x1b[{}A", self.lines);
         }
         for line in &lines {
-            text.push_str(&format!("\x1b[2K{line}\n"));
+            let _ = writeln!(text, "\x1b[2K{line}");
         }
         self.lines = lines.len();
         write(&text);

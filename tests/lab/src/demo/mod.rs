@@ -59,10 +59,10 @@ struct Stage {
 /// # Errors
 /// What kept it from starting, and systems that are not Ready in time.
 pub async fn run(options: Options) -> Result<()> {
-    let mut out = Out {
+    let out = Out {
         quiet: options.json,
     };
-    let stage = raise(&options, &mut out).await?;
+    let stage = raise(&options, &out).await?;
     let manifests = repository().join("manifests/phoenix");
     let manifests = manifests
         .to_str()
@@ -85,7 +85,7 @@ pub async fn run(options: Options) -> Result<()> {
         println_json(&timeline)?;
         return Ok(());
     }
-    epilogue(&stage, &timeline, &mut out).await?;
+    epilogue(&stage, &timeline, &out).await?;
     if options.exit {
         return Ok(());
     }
@@ -94,7 +94,7 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-async fn raise(options: &Options, out: &mut Out) -> Result<Stage> {
+async fn raise(options: &Options, out: &Out) -> Result<Stage> {
     out.say("starting etcd, kube-apiserver and kube-controller-manager");
     let plane = ControlPlane::start().await?;
     out.say("starting a simulated Proxmox VE");
@@ -174,7 +174,7 @@ async fn until_ready(stage: &Stage, options: &Options, out: &Out) -> Result<Time
     }
 }
 
-async fn epilogue(stage: &Stage, timeline: &Timeline, out: &mut Out) -> Result<()> {
+async fn epilogue(stage: &Stage, timeline: &Timeline, out: &Out) -> Result<()> {
     let overhead = timeline.overhead();
     out.say(&format!(
         "all six are Ready after {:.1} s; Proxmox, the setups and the model alone take {:.1} s on the longest chain: the operator adds a factor of {:.2}",
@@ -182,13 +182,13 @@ async fn epilogue(stage: &Stage, timeline: &Timeline, out: &mut Out) -> Result<(
     ));
     for kinds in ["hypervisors", "lxctemplates", "lxccontainers"] {
         let table = stage.plane.kubectl().run(["get", kinds]).await?;
-        out.print(&format!("\n$ kubectl get {kinds}\n{table}"));
+        Out::print(&format!("\n$ kubectl get {kinds}\n{table}"));
     }
-    out.print(&format!(
+    Out::print(&format!(
         "\n$ zfs list   # in the simulated Proxmox\n{}",
         stage.simulator.zfs_list()
     ));
-    out.print(&format!(
+    Out::print(&format!(
         "\nLook around:\n  export KUBECONFIG={}\n  alias kubectl={}\n  kubectl get phoenix -A\n  kubectl describe lxccontainer vllm-qwen3-coder\n  \
          kubectl explain lxccontainer.spec.vllm\n  curl --proxy {} http://10.0.0.150:8000/v1/models\n  the operator's log: {}\n",
         stage.plane.kubeconfig_path().display(),
@@ -212,15 +212,15 @@ struct Out {
 }
 
 impl Out {
-    fn say(&mut self, what: &str) {
+    fn say(&self, what: &str) {
         if self.quiet {
             eprintln!("demo: {what}");
         } else {
-            self.print(&format!("demo: {what}\n"));
+            Self::print(&format!("demo: {what}\n"));
         }
     }
 
-    fn print(&mut self, text: &str) {
+    fn print(text: &str) {
         // a closed pipe is no reason to fail
         drop(std::io::stdout().lock().write_all(text.as_bytes()));
     }

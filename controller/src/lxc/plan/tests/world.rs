@@ -275,7 +275,7 @@ impl World {
         self.task = None;
         let mut config = self.config.clone().unwrap_or_default();
         let set = |config: &mut CtConfig, key: &str, value: &str| {
-            drop(config.keys.insert(key.into(), value.into()))
+            drop(config.keys.insert(key.into(), value.into()));
         };
         match step {
             Step::ReserveVmid { vmid } => desired.target.vmid = Some(*vmid),
@@ -362,7 +362,7 @@ impl World {
                     key: "901-u-1".into(),
                     personalised: true,
                     setup: None,
-                })
+                });
             }
             GuestStep::StartSetup { attempt } => {
                 let state = guest.state.get_or_insert_with(|| GuestState {

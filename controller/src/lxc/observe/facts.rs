@@ -1,0 +1,187 @@
+//! What a look yields: facts, each with the word of whoever told it.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use proxmox_client::TaskState;
+
+use crate::{
+    fleet::{Barred, Health, Look, Presence, Seen, Turn},
+    lxc::mark::{Mark, Ownership},
+    memory::Failure,
+    prober::ProbeView,
+    sessions::GuestView,
+};
+
+/// A task that this object started, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSeen {
+    /// Its UPID.
+    pub upid: String,
+    /// Its type.
+    pub kind: String,
+    /// Its state.
+    pub state: TaskState,
+}
+
+/// What a storage can do for containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageKind {
+    /// Snapshots and linked clones (zfspool, lvmthin, rbd, btrfs).
+    Clones,
+    /// Neither, but its containers can be converted (dir, nfs, cifs).
+    Plain,
+    /// None of it (thick lvm).
+    Thick,
+}
+
+impl StorageKind {
+    /// By Proxmox's storage type (pve-storage: `volume_has_feature` of each plugin).
+    pub fn of(storage_type: &str) -> Self {
+        match storage_type {
+            "zfspool" | "lvmthin" | "rbd" | "btrfs" => Self::Clones,
+            "lvm" => Self::Thick,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// What the status says of an earlier look into the guest: good enough while nothing speaks against it, so that a restart of the operator
+/// enters no guest that does its job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// Minors of the GPUs that were seen inside.
+    pub gpus: Vec<u32>,
+    /// Hash of the arguments that vLLM ran with.
+    pub args_hash: Option<String>,
+}
+
+impl Reported {
+    pub(super) fn of(status: Option<&phoenix_crds::LxcStatus>) -> Self {
+        let Some(status) = status else {
+            return Self::default();
+        };
+        let seen = status.gpus.iter().filter(|g| g.uuid.is_some());
+        Self {
+            gpus: seen.filter_map(|g| u32::try_from(g.index).ok()).collect(),
+            args_hash: status.vllm.as_ref().and_then(|v| v.args_hash.clone()),
+        }
+    }
+}
+
+/// What is there.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, read by one check"
+)]
+pub struct Observed {
+    /// Of the connection.
+    pub health: Health,
+    /// Why nothing may be changed.
+    pub barred: Option<Barred>,
+    /// A root password was given.
+    pub has_root: bool,
+    /// When this object is to be looked at again at rest.
+    pub drift: Duration,
+    /// How often the fleet is polled: so often is looked for what a person was asked to do and no poll shows.
+    pub interval: Duration,
+    /// The container.
+    pub look: Option<Arc<Look>>,
+    /// Whose it is, by its mark.
+    pub ownership: Option<Ownership>,
+    /// The status says that it was made to the end at some time.
+    pub was_created: bool,
+    /// The mark that it had then, where it has lost it.
+    pub lost_mark: Option<Mark>,
+    /// It carries our mark but was never made to the end.
+    pub half_made: bool,
+    /// The task that we started last.
+    pub task: Option<TaskSeen>,
+    /// Some task is at work on it.
+    pub active_task: bool,
+    /// It is being converted.
+    pub converting: bool,
+    /// What failed repeatedly.
+    pub failure: Option<Failure>,
+    /// A VMID that could be taken.
+    pub candidate: Option<u32>,
+    /// Whose turn it is to clone.
+    pub turn: Option<Turn>,
+    /// Bridges of the node, where a network device is about to be set.
+    pub bridges: Option<Vec<String>>,
+    /// Names of its snapshots, where they matter.
+    pub snapshots: Vec<String>,
+    /// What its storage can do.
+    pub storage: Option<StorageKind>,
+    /// Volumes cloned from its own that belong to no object.
+    pub dependents: Vec<String>,
+    /// Containers that hold one of its addresses.
+    pub rivals: Vec<String>,
+    /// Optional devices that the host lacks.
+    pub skipped_devices: BTreeSet<String>,
+    /// What was found inside.
+    pub guest: GuestView,
+    /// What the status says of that.
+    pub reported: Reported,
+    /// What probes say.
+    pub probe: Option<ProbeView>,
+}
+
+impl Observed {
+    /// The container, where it is there.
+    pub fn seen(&self) -> Option<&Seen> {
+        match &self.look.as_ref()?.presence {
+            Presence::Here(seen) => Some(seen),
+            _ => None,
+        }
+    }
+
+    /// Our mark on it.
+    pub fn mark(&self) -> Option<&Mark> {
+        match self.ownership.as_ref()? {
+            Ownership::Ours(mark) => Some(mark),
+            _ => None,
+        }
+    }
+
+    /// The order that high availability took and whose effect is still to come: such a task ends long before it.
+    pub fn asked_ha(&self) -> Option<&TaskSeen> {
+        let running = self.seen()?.running();
+        let task = self.task.as_ref().filter(|t| t.state == TaskState::Ok)?;
+        matches!(
+            (task.kind.as_str(), running),
+            ("hastart", false) | ("hastop", true)
+        )
+        .then_some(task)
+    }
+
+    pub(in crate::lxc) fn nothing(health: Health, barred: Option<Barred>) -> Self {
+        Self {
+            health,
+            barred,
+            has_root: false,
+            drift: Duration::from_mins(10),
+            interval: Duration::from_secs(10),
+            look: None,
+            ownership: None,
+            was_created: false,
+            lost_mark: None,
+            half_made: false,
+            task: None,
+            active_task: false,
+            converting: false,
+            failure: None,
+            candidate: None,
+            turn: None,
+            bridges: None,
+            snapshots: Vec::new(),
+            storage: None,
+            dependents: Vec::new(),
+            rivals: Vec::new(),
+            skipped_devices: BTreeSet::new(),
+            guest: GuestView::default(),
+            reported: Reported::default(),
+            probe: None,
+        }
+    }
+}

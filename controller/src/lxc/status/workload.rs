@@ -1,0 +1,122 @@
+//! What the container is for: its GPUs and its model server.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use phoenix_crds::{
+    LxcStatus, Quantity,
+    status::{GpuStatus, VllmStatus},
+};
+
+use crate::{
+    condition::whole_seconds,
+    fleet::Seen,
+    guest::GuestFacts,
+    lxc::{
+        desired::{Present, Role},
+        observe::Observed,
+    },
+    probe::VllmProbe,
+    prober::ProbeSpec,
+};
+
+/// The GPUs that the container has by its config, with what the guest told of each.
+pub(super) fn gpus(
+    present: &Present,
+    seen: &Seen,
+    facts: Option<&GuestFacts>,
+    previous: &LxcStatus,
+) -> Vec<GpuStatus> {
+    let given: Vec<u32> = seen
+        .config
+        .devices()
+        .values()
+        .filter_map(|d| d.get("path")?.strip_prefix("/dev/nvidia")?.parse().ok())
+        .collect();
+    let held: Vec<u32> = present
+        .gpus
+        .iter()
+        .copied()
+        .filter(|g| given.contains(g))
+        .collect();
+    let facts = facts.map(|f| f.gpus.as_slice()).unwrap_or_default();
+    // where the driver hides its minors, the order of the list is the order of the devices
+    let ordered = facts.iter().all(|g| g.minor.is_none()) && facts.len() == held.len();
+    let known: BTreeMap<i64, &GpuStatus> = previous.gpus.iter().map(|g| (g.index, g)).collect();
+    let mut list: Vec<GpuStatus> = held
+        .iter()
+        .enumerate()
+        .map(|(place, minor)| {
+            let index = i64::from(*minor);
+            let fact = facts
+                .iter()
+                .find(|g| g.minor == Some(*minor))
+                .or_else(|| facts.get(place).filter(|_| ordered));
+            match (fact, known.get(&index)) {
+                (Some(fact), _) => GpuStatus {
+                    index,
+                    uuid: Some(fact.uuid.clone()),
+                    name: Some(fact.name.clone()),
+                    memory: Some(Quantity::from_mebibytes(fact.memory_mib)),
+                    driver_version: Some(fact.driver_version.clone()),
+                    sharing: Some("Shared".to_owned()),
+                },
+                (None, Some(before)) => (*before).clone(),
+                (None, None) => GpuStatus {
+                    index,
+                    sharing: Some("Shared".to_owned()),
+                    ..GpuStatus::default()
+                },
+            }
+        })
+        .collect();
+    list.sort_by_key(|g| g.index);
+    list
+}
+
+pub(super) fn vllm(
+    present: &Present,
+    seen: &Seen,
+    observed: &Observed,
+    previous: &LxcStatus,
+    now: Timestamp,
+) -> Option<VllmStatus> {
+    let Role::Container {
+        vllm: Some(files),
+        probe: Some(ProbeSpec::Vllm { port, .. }),
+        ..
+    } = &present.role
+    else {
+        return None;
+    };
+    let before = previous.vllm.clone().unwrap_or_default();
+    let unit = observed.guest.known().and_then(|f| f.vllm.as_ref());
+    let endpoint = seen.addresses.first().map(|a| {
+        if a.contains(':') {
+            format!("http://[{a}]:{port}/v1")
+        } else {
+            format!("http://{a}:{port}/v1")
+        }
+    });
+    let args_hash = unit
+        .map(|u| u.args_hash.clone())
+        .or_else(|| observed.reported.args_hash.clone());
+    let current = args_hash.as_ref() == Some(&files.args_hash);
+    let mut status = VllmStatus {
+        endpoint,
+        args_hash,
+        ..VllmStatus::default()
+    };
+    match observed.probe.as_ref().and_then(|p| p.vllm.as_ref()) {
+        Some(VllmProbe::Serving { models, version }) if current => {
+            status.state = Some("Serving".to_owned());
+            status.models.clone_from(models);
+            status.version.clone_from(version);
+            status.ready_since = before
+                .ready_since
+                .or_else(|| Some(Time(whole_seconds(now))));
+        }
+        _ => status.state = Some(if current { "NotServing" } else { "Installing" }.to_owned()),
+    }
+    Some(status)
+}
