@@ -109,7 +109,8 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Pl
         Verdict::Do(step) => vec![step.phrase()],
         _ => Vec::new(),
     };
-    if let Goal::Present(present) = &desired.goal {
+    let rests = matches!(verdict, Verdict::Done { .. });
+    if let (Goal::Present(present), false) = (&desired.goal, rests) {
         ahead.extend(
             CHECKS
                 .iter()

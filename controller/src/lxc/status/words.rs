@@ -35,6 +35,10 @@ pub(super) fn state(
             .filter(|s| *s != State::Failed)
             .unwrap_or(State::Pending);
     }
+    // on its way to be stopped it still runs
+    if truth(C::PowerInSync).is_some_and(|c| c.reason == Reason::Stopping.as_str()) {
+        return State::Running;
+    }
     let words = [
         (C::SourceReady, State::Pending),
         (C::Created, State::Creating),

@@ -2,6 +2,7 @@
 
 pub(crate) mod request;
 pub(crate) mod response;
+mod scramble;
 pub(crate) mod server;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::ext::ReasonPhrase;
 use serde_json::{Value, json};
 
+use super::scramble;
 use crate::reply::{Body, Failure, Outcome};
 
 /// Shorter bodies aren't worth compressing.
@@ -71,7 +72,7 @@ pub(crate) fn respond(
 ) -> Answer {
     let (body, kind) = match (json, text) {
         (Some(value), _) => (
-            Bytes::from(value.to_string()),
+            Bytes::from(scramble::body(value)),
             Some("application/json;charset=UTF-8"),
         ),
         (None, Some(text)) => (Bytes::from(text.to_owned()), None),

@@ -117,11 +117,47 @@ pub(crate) fn all_volumes(file: &ConfigFile) -> Vec<(String, String)> {
 }
 
 /// The first `stemN` that is free.
-pub(crate) fn free_key(section: &Section, stem: &str) -> String {
+fn free_key(section: &Section, stem: &str) -> String {
     (0..256)
         .map(|number| format!("{stem}{number}"))
         .find(|key| !section.keys.contains_key(key))
         .unwrap_or_else(|| format!("{stem}0"))
+}
+
+/// Whether a file mounts a volume anywhere: now, after the next stop, or in a snapshot.
+pub(crate) fn is_mounted(file: &ConfigFile, storage: &str, name: &str) -> bool {
+    [&file.main, &file.pending]
+        .into_iter()
+        .chain(file.snapshots.values())
+        .any(|section| {
+            mounts(section)
+                .iter()
+                .any(|mount| mount.volume() == Some((storage, name)))
+        })
+}
+
+/// Keeps a volume that is no longer mounted in view, as `unusedN`; never twice.
+pub(crate) fn add_unused(main: &mut Section, storage: &str, name: &str) {
+    let value = format!("{storage}:{name}");
+    let known = main
+        .keys
+        .iter()
+        .any(|(key, kept)| numbered(key, "unused") && *kept == value);
+    if !known {
+        let key = free_key(main, "unused");
+        main.set(&key, value);
+    }
+}
+
+/// A volume that is mounted isn't unused: whenever Proxmox writes a file, it leaves such keys out.
+pub(crate) fn drop_used(main: &mut Section) {
+    let mounted: Vec<String> = mounts(main)
+        .iter()
+        .filter_map(Mount::volume)
+        .map(|(storage, name)| format!("{storage}:{name}"))
+        .collect();
+    main.keys
+        .retain(|key, value| !numbered(key, "unused") || !mounted.contains(value));
 }
 
 #[cfg(test)]

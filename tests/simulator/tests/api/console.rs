@@ -18,9 +18,9 @@ use tokio_tungstenite::{
 
 use super::client::{Client, simulator};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn connect(
+pub(crate) async fn connect(
     simulator: &Simulator,
     vmid: u32,
     proxy: &Value,
@@ -60,12 +60,12 @@ async fn connect(
     Ok(socket)
 }
 
-async fn say(socket: &mut Socket, text: &str) {
+pub(crate) async fn say(socket: &mut Socket, text: &str) {
     socket.send(Message::Text(text.into())).await.unwrap();
 }
 
 /// Reads until the text is seen, or the server ends.
-async fn hear(socket: &mut Socket, wanted: &str) -> Option<String> {
+pub(crate) async fn hear(socket: &mut Socket, wanted: &str) -> Option<String> {
     let mut seen = String::new();
     while !seen.contains(wanted) {
         match timeout(Duration::from_secs(20), socket.next()).await.ok()? {

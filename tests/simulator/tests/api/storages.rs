@@ -1,9 +1,7 @@
-//! Storages other than ZFS, and many clients at once.
-
-use std::{collections::BTreeMap, time::Duration};
+//! Storages other than ZFS.
 
 use proxmox_simulator::{
-    AclShape, HostShape, Simulator, SimulatorConfig, StorageKind, StorageShape, Timing,
+    AclShape, HostShape, Simulator, SimulatorConfig, StorageKind, StorageShape,
 };
 
 use super::client::Client;
@@ -115,82 +113,4 @@ async fn each_storage_names_and_clones_in_its_own_way() {
     let content = operator.get("/nodes/pve/storage/files/content").await.body["data"].clone();
     assert_eq!(content.as_array().unwrap().len(), 1, "{content}");
     assert_eq!(simulator.problems(), Vec::<String>::new());
-}
-
-/// What one client does, over and over; any answer is fine, as long as the model stays sound.
-async fn trample(client: Client, number: u32, until: tokio::time::Instant) -> usize {
-    let mut calls = 0;
-    let mut round = number;
-    while tokio::time::Instant::now() < until {
-        round = round.wrapping_mul(1_103_515_245).wrapping_add(12_345);
-        let vmid = 900 + (round >> 8) % 12;
-        let target = (900 + (round >> 16) % 12).to_string();
-        let id = vmid.to_string();
-        let path = |rest: &str| format!("/nodes/pve/lxc/{vmid}{rest}");
-        let create = [
-            ("vmid", id.as_str()),
-            (
-                "ostemplate",
-                "local:vztmpl/ubuntu-24.04-standard_24.04-2_amd64.tar.zst",
-            ),
-            ("rootfs", "lxc-disks:8"),
-        ];
-        let answer = match (round >> 4) % 9 {
-            0 => client.post("/nodes/pve/lxc", &create).await,
-            1 => client.post(&path("/clone"), &[("newid", &target)]).await,
-            2 => client.post(&path("/template"), &[]).await,
-            3 => client.post(&path("/status/start"), &[]).await,
-            4 => client.post(&path("/status/stop"), &[]).await,
-            5 => client.post(&path("/snapshot"), &[("snapname", "s1")]).await,
-            6 => client.delete(&path("/snapshot/s1")).await,
-            7 => client.delete(&path("?purge=1&force=1")).await,
-            _ => {
-                client
-                    .put(&path("/config"), &[("mp0", "lxc-disks:1,mp=/data")])
-                    .await
-            }
-        };
-        assert!(
-            matches!(answer.status, 200 | 500),
-            "{} {}",
-            answer.status,
-            answer.reason
-        );
-        assert!(!answer.reason.contains("panicked"), "{}", answer.reason);
-        calls += 1;
-    }
-    calls
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_clients_at_once_leave_no_lock_and_no_orphan() {
-    let timing = Timing {
-        tasks: 0.002,
-        ..Timing::instant()
-    };
-    let config = SimulatorConfig {
-        timing,
-        ..SimulatorConfig::default()
-    };
-    let simulator = Simulator::start(config).await.unwrap();
-    let until = tokio::time::Instant::now() + Duration::from_secs(3);
-    let clients = (1..=24)
-        .map(|number| tokio::spawn(trample(Client::operator(&simulator), number * 7919, until)));
-    let mut calls = 0;
-    for client in clients.collect::<Vec<_>>() {
-        calls += client.await.unwrap();
-    }
-    assert!(
-        simulator.idle(Duration::from_secs(20)).await,
-        "all tasks end"
-    );
-    assert_eq!(simulator.problems(), Vec::<String>::new());
-    let mut ends: BTreeMap<String, usize> = BTreeMap::new();
-    for task in simulator.tasks() {
-        *ends.entry(task.exit.unwrap_or_default()).or_default() += 1;
-    }
-    assert!(
-        calls > 200 && ends.get("OK").is_some_and(|good| *good > 20),
-        "{calls} {ends:?}"
-    );
 }

@@ -24,6 +24,9 @@ pub(crate) fn difference(exchange: &Exchange, answer: &Answer) -> Option<String>
     if then != now {
         return Some(format!("{now:?}, recorded {then:?}"));
     }
+    if let Some(text) = headers(exchange, answer) {
+        return Some(text);
+    }
     if let Value::String(text) = &exchange.body {
         let (then, now) = (levelled(text.trim_end()), levelled(answer.text.trim_end()));
         return (then != now).then(|| format!("{now:?}, recorded {then:?}"));
@@ -51,6 +54,27 @@ pub(crate) fn difference(exchange: &Exchange, answer: &Answer) -> Option<String>
         && !exchange.path().contains("/lxc?")
         && !exchange.path().ends_with("/lxc");
     first(&level(&then, machine), &level(&now, machine), "")
+}
+
+/// The type of the body, and whether the connection ends: after refusals it does, else it is a matter of how many it has served.
+fn headers(exchange: &Exchange, answer: &Answer) -> Option<String> {
+    if exchange.headers.is_empty() {
+        return None;
+    }
+    let looked_at = [
+        ("Content-Type", true),
+        ("Connection", exchange.status() >= 400),
+    ];
+    looked_at
+        .into_iter()
+        .filter(|(_, look)| *look)
+        .find_map(|(name, _)| {
+            let (then, now) = (
+                exchange.headers.get(name).map(String::as_str),
+                answer.header(name),
+            );
+            (then != now).then(|| format!("{name} is {now:?}, recorded {then:?}"))
+        })
 }
 
 /// Whether a poll meets a task before or after its end is a matter of time.
@@ -234,5 +258,131 @@ pub(crate) fn first(then: &Value, now: &Value, at: &str) -> Option<String> {
             })
         }
         _ => (then != now).then(|| format!("{at} is {now}, recorded {then}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(path: &str, body: Value) -> Exchange {
+        Exchange {
+            method: Some("GET".to_owned()),
+            path: Some(path.to_owned()),
+            status: Some(200),
+            reason: Some("OK".to_owned()),
+            body,
+            ..Exchange::default()
+        }
+    }
+
+    fn answer(body: Value) -> Answer {
+        Answer {
+            status: 200,
+            reason: "OK".to_owned(),
+            text: body.to_string(),
+            body,
+            ..Answer::default()
+        }
+    }
+
+    #[test]
+    fn differences_are_noticed() {
+        const CONFIG: &str = "/api2/json/nodes/pve1/lxc/100/config";
+        const STATUS: &str = "/api2/json/nodes/pve1/tasks/UPID:pve1:0000047D:000089CE:6B05E197:vzcreate:200:root@pam!op:/status";
+        let config = json!({"data": {"memory": 512, "hostname": "a", "digest": "x"}});
+        for (path, then, now) in [
+            (
+                CONFIG,
+                config.clone(),
+                json!({"data": {"memory": 512, "hostname": "a"}}),
+            ),
+            (
+                CONFIG,
+                config.clone(),
+                json!({"data": {"memory": "512", "hostname": "a", "digest": "x"}}),
+            ),
+            (
+                CONFIG,
+                config.clone(),
+                json!({"data": {"memory": 256, "hostname": "a", "digest": "x"}}),
+            ),
+            (
+                CONFIG,
+                config.clone(),
+                json!({"data": {"memory": 512, "hostname": "a", "digest": "x", "swap": 0}}),
+            ),
+            (
+                CONFIG,
+                config.clone(),
+                json!({"data": {"memory": 512, "hostname": "a", "digest": 7}}),
+            ),
+            (CONFIG, json!({"data": null}), config.clone()),
+            (
+                CONFIG,
+                json!({"data": null, "errors": {"vmid": "a"}}),
+                json!({"data": null, "errors": {"vmid": "b"}}),
+            ),
+            (
+                CONFIG,
+                json!({"data": null, "message": "a\n"}),
+                json!({"data": null}),
+            ),
+            (
+                STATUS,
+                json!({"data": {"status": "stopped", "exitstatus": "OK"}}),
+                json!({"data": {"status": "stopped", "exitstatus": "WARNINGS: 1"}}),
+            ),
+            (
+                "/api2/json/nodes/pve1/lxc",
+                json!({"data": []}),
+                json!({"data": [{"vmid": 100}]}),
+            ),
+            (
+                "/api2/json/nodes/pve1/lxc",
+                json!({"data": [{"vmid": 100, "status": "running"}]}),
+                json!({"data": [{"vmid": 100, "status": "stopped"}]}),
+            ),
+        ] {
+            let found = difference(&exchange(path, then.clone()), &answer(now.clone()));
+            assert!(found.is_some(), "{then} and {now} pass for alike");
+        }
+        let refused = Answer {
+            status: 500,
+            reason: "CT is locked (disk)".to_owned(),
+            ..answer(json!({"data": null}))
+        };
+        assert!(difference(&exchange(CONFIG, json!({"data": null})), &refused).is_some());
+    }
+
+    #[test]
+    fn chance_is_no_difference() {
+        let upid =
+            |pid: &str| format!("UPID:pve1:{pid}:000089CE:6B05E197:vzcreate:200:root@pam!op:");
+        for (path, then, now) in [
+            (
+                "/api2/json/nodes/pve1/lxc",
+                json!({"data": upid("0000047D")}),
+                json!({"data": upid("00000001")}),
+            ),
+            (
+                "/api2/json/nodes/pve1/lxc/100/config",
+                json!({"data": {"net0": "name=eth0,hwaddr=BC:24:11:00:00:01"}}),
+                json!({"data": {"net0": "name=eth0,hwaddr=BC:24:11:FF:FF:FF"}}),
+            ),
+            (
+                "/api2/json/nodes/pve1/lxc",
+                json!({"data": [{"vmid": 100, "cpu": 0.5}, {"vmid": 101}]}),
+                json!({"data": [{"vmid": 102}, {"vmid": 100, "cpu": 0}]}),
+            ),
+            (
+                "/api2/json/nodes/pve1/tasks/x/log",
+                json!({"data": [{"n": 1, "t": "trying to acquire lock..."}, {"n": 2, "t": " OK"}, {"n": 3, "t": "TASK OK"}], "total": 3}),
+                json!({"data": [{"n": 1, "t": "TASK OK"}], "total": 1}),
+            ),
+        ] {
+            let found = difference(&exchange(path, then), &answer(now));
+            assert_eq!(found, None);
+        }
     }
 }

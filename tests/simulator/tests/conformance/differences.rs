@@ -63,12 +63,6 @@ pub(crate) const TABLE: &[(&str, &str, &str, &str)] = &[
         "artefact: the recording's clean-up removed the target in the middle",
     ),
     (
-        "b5-clone-2",
-        "during a clone",
-        "",
-        "artefact: the clone itself ended in 596 and was never carried out",
-    ),
-    (
         "f-operator-flow",
         "interfaces of 900",
         "inet",

@@ -23,6 +23,8 @@ pub(crate) struct Exchange {
     pub(crate) request_body: Option<String>,
     pub(crate) status: Option<u16>,
     pub(crate) reason: Option<String>,
+    /// Of its headers, those that say how to read on.
+    pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Value,
     /// The container's configuration file after the call.
     pub(crate) stored_file: Option<String>,

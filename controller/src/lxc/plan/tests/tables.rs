@@ -429,3 +429,16 @@ fn an_order_to_high_availability_is_given_once() {
         Verdict::Wait { .. }
     ));
 }
+
+#[test]
+fn at_rest_nothing_lies_ahead() {
+    let (mut world, mut desired) = (World::empty(), container());
+    world.run(&mut desired, 60);
+    assert_eq!(world.plan(&desired).ahead, Vec::<String>::new());
+    if let Role::Container { running, .. } = &mut present(&mut desired).role {
+        *running = false;
+    }
+    world.run(&mut desired, 60);
+    assert_eq!(world.plan(&desired).ahead, Vec::<String>::new());
+    assert!(!world.running);
+}

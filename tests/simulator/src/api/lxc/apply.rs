@@ -63,7 +63,12 @@ pub(super) async fn change(
         for (key, value) in set.iter().filter(|(key, _)| volume::is_mount(key)) {
             check_mount_storage(state, key, value)?;
         }
-        edit(state, &call.node, vmid, set, delete, revert, &mut gone)?;
+        let before = state.container(&call.node, vmid)?.file.clone();
+        if let Err(failure) = edit(state, &call.node, vmid, set, delete, revert, &mut gone) {
+            // What did work isn't written either.
+            state.container_mut(&call.node, vmid)?.file = before;
+            return Err(failure);
+        }
         let container = state.container(&call.node, vmid)?;
         keys::generated_problem(state, &call.node, &container.file.main)
     };
@@ -127,7 +132,7 @@ fn edit(
     delete: &[String],
     revert: &[String],
     gone: &mut Vec<String>,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let live_devices = !state.old;
     let container = state.container_mut(node, vmid)?;
     let running = container.is_running();
@@ -139,7 +144,8 @@ fn edit(
         let file = &mut state.container_mut(node, vmid)?.file;
         file.pending.keys.remove(key);
         if !running || hot_delete(key) {
-            remove(state, node, vmid, key, gone)?;
+            remove(state, node, vmid, key, gone)
+                .map_err(|text| inapplicable(running, key, &text))?;
         } else if file.main.get(key).is_some() && !file.pending_delete.contains(key) {
             file.pending_delete.push(key.clone());
         }
@@ -155,12 +161,22 @@ fn edit(
             || (hot(key, current.is_some()) && (live_devices || !numbered(key, "dev")))
         {
             file.pending.keys.remove(key);
-            put(state, node, vmid, key, &kept)?;
+            put(state, node, vmid, key, &kept).map_err(|text| inapplicable(running, key, &text))?;
         } else {
             file.pending.set(key, kept);
         }
     }
     Ok(())
+}
+
+fn inapplicable(running: bool, key: &str, text: &str) -> Failure {
+    let verb = if running {
+        "hotplug"
+    } else {
+        "apply pending change"
+    };
+    let blank = if running { "" } else { " " };
+    Failure::parameter(key, format!("unable to {verb} {key}{blank}: {text}"))
 }
 
 /// Sets a key now. A mount may need a new volume; the one it replaces becomes unused.
@@ -189,14 +205,14 @@ fn put(state: &mut State, node: &str, vmid: u32, key: &str, value: &str) -> Resu
         .and_then(Mount::volume)
         .filter(|former| Some(*former) != mount.volume())
     {
-        let unused = volume::free_key(main, "unused");
-        main.set(&unused, format!("{storage}:{name}"));
+        volume::add_unused(main, storage, name);
     }
     main.set(key, mount.print(size));
+    volume::drop_used(main);
     Ok(())
 }
 
-/// Deletes a key now. A mount's volume becomes unused, an unused one is destroyed.
+/// Deletes a key now. A mount's volume becomes unused, an unused one is destroyed unless something still names it.
 fn remove(
     state: &mut State,
     node: &str,
@@ -220,8 +236,11 @@ fn remove(
         return Ok(());
     };
     if volume::is_mount(key) {
-        let unused = volume::free_key(main, "unused");
-        main.set(&unused, format!("{storage}:{name}"));
+        volume::add_unused(main, storage, name);
+        return Ok(());
+    }
+    // The key goes; the volume only if no snapshot and no waiting change names it.
+    if volume::is_mounted(&state.container(node, vmid)?.file, storage, name) {
         return Ok(());
     }
     let on = state.storage_mut(storage)?;
@@ -230,7 +249,10 @@ fn remove(
         .get(leaf(name))
         .is_some_and(|volume| volume.vmid == vmid)
     {
-        on.destroy(leaf(name))?;
+        if let Err(text) = on.destroy(leaf(name)) {
+            state.container_mut(node, vmid)?.file.main.set(key, value);
+            return Err(text);
+        }
         gone.push(root(storage, name));
     }
     Ok(())

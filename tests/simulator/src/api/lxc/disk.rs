@@ -251,8 +251,7 @@ async fn copy(
     if delete {
         state.storage_mut(&from)?.destroy(&name)?;
     } else if let Some((storage, volume)) = mount.volume() {
-        let unused = volume::free_key(main, "unused");
-        main.set(&unused, format!("{storage}:{volume}"));
+        volume::add_unused(main, storage, volume);
     }
     Ok(())
 }

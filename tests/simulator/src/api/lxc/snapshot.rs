@@ -16,7 +16,7 @@ use crate::{
         State, now,
         section::{Section, kept_description},
         storage::leaf,
-        volume::{self, numbered},
+        volume::{self, Mount, numbered},
     },
     reply::{Failure, Outcome, Reply},
     worker::{self, Broken, Job},
@@ -275,6 +275,11 @@ pub(super) fn delete(call: &Call) -> Outcome {
             let mut state = core.state();
             let file = &mut state.container_mut(&node, vmid)?.file;
             file.snapshots.remove(&name);
+            // Nothing else may name them any more; those that are mounted drop out.
+            for (storage, name) in volume::mounts(&section).iter().filter_map(Mount::volume) {
+                volume::add_unused(&mut file.main, storage, name);
+            }
+            volume::drop_used(&mut file.main);
             relink(
                 file.snapshots.values_mut().chain([&mut file.main]),
                 &name,
@@ -386,30 +391,22 @@ async fn go_back(job: &Arc<Job>, vmid: u32, name: &str) -> Result<(), Broken> {
     job.late()?;
     let mut state = core.state();
     let file = &mut state.container_mut(&node, vmid)?.file;
-    let kept = volumes(&section);
     let mut main = section;
     main.keys.retain(|key, _| !OWN.contains(&key.as_str()));
     main.description.clone_from(&file.main.description);
     main.set("parent", name);
-    let unused: Vec<String> = file
+    let unused = file
         .main
         .keys
         .iter()
-        .filter(|(key, _)| numbered(key, "unused"))
-        .map(|(_, value)| value.clone())
-        .collect();
-    let added = volume::mounts(&file.main).into_iter().filter_map(|mount| {
-        mount
-            .volume()
-            .map(|(storage, name)| (storage.to_owned(), name.to_owned()))
-    });
-    let added = added
-        .filter(|(storage, name)| !kept.contains(&(storage.clone(), leaf(name).to_owned())))
-        .map(|(storage, name)| format!("{storage}:{name}"));
-    for value in unused.into_iter().chain(added) {
-        let key = volume::free_key(&main, "unused");
-        main.set(&key, value);
+        .filter(|(key, _)| numbered(key, "unused"));
+    main.keys
+        .extend(unused.map(|(key, value)| (key.clone(), value.clone())));
+    // What was mounted since becomes unused.
+    for (storage, name) in volume::mounts(&file.main).iter().filter_map(Mount::volume) {
+        volume::add_unused(&mut main, storage, name);
     }
+    volume::drop_used(&mut main);
     file.main = main;
     file.set_lock(None);
     Ok(())
