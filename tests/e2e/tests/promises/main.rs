@@ -19,6 +19,7 @@ mod chain;
 mod crash;
 mod phoenix;
 mod rules;
+mod trouble;
 
 /// Not a test: in a process that was started to be the operator, this is its `main`.
 #[test]
