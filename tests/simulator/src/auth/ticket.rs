@@ -124,4 +124,17 @@ mod tests {
         assert!(!fresh(&time(LIFE + 10), LIFE, SKEW));
         assert!(!fresh("nonsense", LIFE, SKEW));
     }
+
+    #[test]
+    fn old_console_tickets_are_refused() {
+        let keys = Keys::new();
+        let (who, path) = ("phoenix@pve!operator", "/vms/900");
+        let good = |at: u64| {
+            let time = format!("{at:08X}");
+            let signature = keys.sign(&format!("PVEVNC:{time}:{who}:{path}:5900"));
+            keys.verify_console(&format!("PVEVNC:{time}::{signature}"), who, path, 5900)
+        };
+        assert!(good(now()) && good(now() - 30) && good(now() + 10));
+        assert!(!good(now() - 45) && !good(now() + 30));
+    }
 }
