@@ -231,10 +231,10 @@ pub fn sentence(text: &str) -> String {
     let Some(first) = letters.next() else {
         return String::new();
     };
-    let name = text
-        .split_whitespace()
-        .next()
-        .is_some_and(|word| word.contains(['.', '/', ':', '=']));
+    // a field (spec.vmid), an address, or a name that is written so (vLLM)
+    let name = text.split_whitespace().next().is_some_and(|word| {
+        word.contains(['.', '/', ':', '=']) || word.chars().skip(1).any(char::is_uppercase)
+    });
     let mut sentence = if name {
         first.to_string()
     } else {
@@ -306,6 +306,7 @@ mod tests {
                 "https://pve:8006 presented a certificate.",
             ),
             ("Is it there?", "Is it there?"),
+            ("vLLM is loading", "vLLM is loading."),
         ];
         for (text, said) in rows {
             assert_eq!(sentence(text), said);
