@@ -80,11 +80,10 @@ func (l *life) refusals(ctx context.Context, result seen) error {
 	if err != nil {
 		return err
 	}
-	_, err = container.Config(ctx,
-		proxmox.ContainerOption{Name: "cores", Value: "many"},
-		proxmox.ContainerOption{Name: "nonsense", Value: 1},
-	)
+	_, err = container.Config(ctx, proxmox.ContainerOption{Name: "cores", Value: "many"})
 	note("invalid", err)
+	_, err = container.Config(ctx, proxmox.ContainerOption{Name: "nonsense", Value: 1})
+	note("unknown", err)
 	id, _, _ := strings.Cut(os.Getenv("PVE_TOKEN"), "=")
 	_, err = connect(proxmox.WithAPIToken(id, "00000000-0000-0000-0000-000000000000")).Version(ctx)
 	note("stranger", err)

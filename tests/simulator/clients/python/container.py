@@ -116,7 +116,8 @@ class Life:
         refused = {
             "taken": self.refused(self.api.cluster.nextid.get, vmid=FIRST),
             "absent": self.refused(self.node.lxc(999).config.get),
-            "invalid": self.refused(self.node.lxc(LINKED).config.put, cores="many", nonsense=1),
+            "invalid": self.refused(self.node.lxc(LINKED).config.put, cores="many"),
+            "unknown": self.refused(self.node.lxc(LINKED).config.put, nonsense=1),
             "stranger": self.refused(by_token("00000000-0000-0000-0000-000000000000").version.get),
         }
         try:
