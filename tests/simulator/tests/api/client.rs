@@ -75,6 +75,11 @@ impl Client {
         self
     }
 
+    /// What proves who calls.
+    pub(crate) fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
     pub(crate) fn token(simulator: &Simulator, token: &Credentials) -> Self {
         Self::anonymous(simulator).with_header(
             "Authorization",

@@ -26,6 +26,17 @@ pub(crate) async fn connect(
     proxy: &Value,
     ticket: &str,
 ) -> tungstenite::Result<Socket> {
+    let operator = Client::operator(simulator);
+    connect_as(simulator, &operator, vmid, proxy, ticket).await
+}
+
+pub(crate) async fn connect_as(
+    simulator: &Simulator,
+    client: &Client,
+    vmid: u32,
+    proxy: &Value,
+    ticket: &str,
+) -> tungstenite::Result<Socket> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap())
@@ -44,13 +55,10 @@ pub(crate) async fn connect(
         simulator.port()
     );
     let mut request = url.into_client_request().unwrap();
-    let token = simulator.token();
-    request.headers_mut().insert(
-        "Authorization",
-        format!("PVEAPIToken={}={}", token.id, token.secret)
-            .parse()
-            .unwrap(),
-    );
+    for (name, value) in client.headers() {
+        let name: tungstenite::http::HeaderName = name.parse().unwrap();
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
     request
         .headers_mut()
         .insert("Sec-WebSocket-Protocol", "binary".parse().unwrap());

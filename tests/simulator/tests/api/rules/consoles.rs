@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::super::{
     client::{Client, simulator},
-    console::{connect, hear, say},
+    console::{connect, connect_as, hear, say},
 };
 
 async fn proxy(operator: &Client, vmid: u32) -> Value {
@@ -116,4 +116,12 @@ async fn an_old_host_has_consoles_for_logins_only() {
     assert_eq!(hear(&mut socket, "OK").await, None, "a token gets none");
     let exit = operator.follow(proxy["upid"].as_str().unwrap()).await;
     assert!(exit.ends_with("failed: exit code 1"), "{exit}");
+    let login = Client::login(&simulator, "phoenix@pve").await;
+    let proxy = self::proxy(&login, 160).await;
+    let ticket = proxy["ticket"].as_str().unwrap();
+    let mut socket = connect_as(&simulator, &login, 160, &proxy, ticket)
+        .await
+        .unwrap();
+    say(&mut socket, &format!("phoenix@pve:{ticket}\n")).await;
+    assert!(hear(&mut socket, "OK").await.is_some(), "a login gets one");
 }

@@ -179,3 +179,53 @@ async fn every_kind_of_lock_stays_until_somebody_unlocks() {
         .await;
     assert_eq!(answer.status, 200);
 }
+
+#[tokio::test]
+async fn long_tasks_hold_the_lock_file_or_the_lock_in_the_configuration() {
+    let simulator = simulator().await;
+    let operator = Client::operator(&simulator);
+    let timed_out = "can't lock file '/run/lock/lxc/pve-config-100.lock' - got timeout";
+    let slow = TaskEffect::Slow { seconds: 0.5 };
+    let create = [("vmid", "100"), TEMPLATE, ("rootfs", "lxc-disks:8")];
+    for (kind, path, form, told) in [
+        ("vzcreate", "/nodes/pve/lxc", &create[..], timed_out),
+        (
+            "vzsnapshot",
+            "/nodes/pve/lxc/100/snapshot",
+            &[("snapname", "s1")],
+            "CT is locked (snapshot)",
+        ),
+        (
+            "vzrollback",
+            "/nodes/pve/lxc/100/snapshot/s1/rollback",
+            &[],
+            "CT is locked (rollback)",
+        ),
+        ("vzstart", "/nodes/pve/lxc/100/status/start", &[], timed_out),
+        (
+            "vzshutdown",
+            "/nodes/pve/lxc/100/status/shutdown",
+            &[],
+            timed_out,
+        ),
+    ] {
+        simulator.inject(Fault::task(kind, slow.clone()));
+        let answer = operator.post(path, form).await;
+        let upid = answer.body["data"].as_str().unwrap().to_owned();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let put = operator
+            .put("/nodes/pve/lxc/100/config", &[("cores", "2")])
+            .await;
+        assert_eq!((put.status, put.reason.as_str()), (500, told), "{kind}");
+        assert_eq!(
+            operator.get("/nodes/pve/lxc/100/config").await.status,
+            200,
+            "{kind}: reads don't wait"
+        );
+        assert_eq!(operator.follow(&upid).await, "OK", "{kind}");
+        let put = operator
+            .put("/nodes/pve/lxc/100/config", &[("cores", "2")])
+            .await;
+        assert_eq!(put.status, 200, "{kind}: free again");
+    }
+}

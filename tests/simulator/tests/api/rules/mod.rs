@@ -2,6 +2,7 @@
 
 mod answers;
 mod consoles;
+mod copies;
 mod killed;
 mod locks;
 mod nodes;

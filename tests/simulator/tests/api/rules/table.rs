@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 /// How many rules and faults there are, and how many rows they have together: a row that goes is missed.
 const RULES: u32 = 17;
 const FAULTS: u32 = 25;
-const ROWS: usize = 92;
+const ROWS: usize = 93;
 const TABLE: &str = include_str!("table.md");
 
 /// What a real Proxmox VE enforces, or what befalls it.
