@@ -80,8 +80,8 @@ async fn with<const N: usize>(
     provide: fn() -> anyhow::Result<Program>,
     refused: [(&str, &str); N],
 ) {
-    let program = tokio::task::spawn_blocking(move || program::or_skipped(provide()));
-    if let Some(program) = program.await.unwrap() {
+    let provided = tokio::task::spawn_blocking(provide).await.unwrap();
+    if let Some(program) = program::or_skipped(provided) {
         life::check(&program, BTreeMap::from(refused)).await;
     }
 }
