@@ -183,7 +183,15 @@ pub(super) fn list(call: &Call) -> Outcome {
 fn row(task: &Task, running_word: bool) -> Value {
     let mut row = facts(task);
     match &task.exit {
-        None if running_word => row["status"] = json!("RUNNING"),
+        // A task that runs is told as its worker's own list has it: with the token in the user's name.
+        None if running_word => {
+            row["status"] = json!("RUNNING");
+            row["saved"] = json!("0");
+            row["user"] = json!(task.upid.user);
+            if let Some(row) = row.as_object_mut() {
+                row.remove("tokenid");
+            }
+        }
         None => {}
         Some(exit) => {
             row["status"] = json!(exit);

@@ -115,8 +115,13 @@ fn listed(exchange: &Exchange, then: &mut Value, now: &mut Value) -> Option<Stri
         .any(|end| path.ends_with(end))
     {
         let found = forms(old, new);
-        then["data"] = Value::Null;
-        now["data"] = Value::Null;
+        for body in [then, now] {
+            body["data"] = Value::Null;
+            // How many there are tells of the whole host.
+            if body.get("total").is_some() {
+                body["total"] = json!(0);
+            }
+        }
         return found;
     }
     if containers {

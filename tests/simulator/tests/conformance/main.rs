@@ -28,7 +28,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 use futures::{StreamExt, stream};
 
 /// So many of the committed exchanges match; fewer is a step back.
-const MATCHING: usize = 1330;
+const MATCHING: usize = 1332;
 /// Of other recordings at least so many of a hundred do.
 const PERCENT: usize = 95;
 /// Files replayed side by side, each with a simulator of its own.
