@@ -32,6 +32,8 @@ pub(super) struct Row {
     pub name: Option<String>,
     /// Its tags.
     pub tags: Vec<String>,
+    /// What its config allows it: cores in thousandths and memory in bytes. A change of these is somebody's change of the config.
+    pub allowed: (Option<u64>, Option<u64>),
 }
 
 /// The last answer, by VMID and by node.
@@ -69,6 +71,15 @@ impl Rows {
     }
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "cores are few and not negative"
+)]
+fn thousandths(cores: f64) -> u64 {
+    (cores * 1000.0).round() as u64
+}
+
 fn row(resource: &Resource) -> Option<(u32, Row)> {
     let lxc = match resource.kind {
         ResourceKind::Lxc => true,
@@ -83,6 +94,7 @@ fn row(resource: &Resource) -> Option<(u32, Row)> {
         template: resource.template,
         name: resource.name.clone(),
         tags: resource.tags.clone(),
+        allowed: (resource.maxcpu.map(thousandths), resource.maxmem),
     };
     Some((resource.vmid?, row))
 }

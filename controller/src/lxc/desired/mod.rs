@@ -100,6 +100,8 @@ pub struct Present {
     pub setup_mark: String,
     /// Hash over what shapes the disk.
     pub revision: String,
+    /// The revision of the source that the container was made from, once it was made.
+    pub built_from: Option<String>,
     /// How long it may take to shut down.
     pub shutdown_timeout: Duration,
     /// What is particular to the kind.

@@ -221,6 +221,9 @@ async fn present<K: LxcKind>(
         .map_or(setup::NO_SETUP.to_owned(), |s| s.hash.clone());
     let keys = keys(spec, &defaults, from_scratch)?;
     let features = keys.get("features").cloned().unwrap_or_default();
+    let built_from = status
+        .filter(|_| created)
+        .and_then(|s| s.source.as_ref()?.revision.clone());
     let range = hypervisor
         .spec
         .vmid_range
@@ -244,7 +247,11 @@ async fn present<K: LxcKind>(
             .collect(),
         revision: hash::short(&[
             RECIPE,
-            source.revision(),
+            // a template says when its source went on; a container stays what it was made from
+            built_from
+                .as_deref()
+                .filter(|_| !K::SEALED)
+                .unwrap_or_else(|| source.revision()),
             &setup_mark,
             &features,
             if spec.unprivileged == Some(false) {
@@ -253,6 +260,7 @@ async fn present<K: LxcKind>(
                 ""
             },
         ]),
+        built_from,
         source,
         setup,
         setup_mark,

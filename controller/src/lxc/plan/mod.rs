@@ -62,7 +62,7 @@ const fn check(goal: &'static str, run: fn(&View<'_>, &mut Draft) -> Decision) -
 }
 
 /// In this order. An empty goal is no step of its own.
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     check("", presence::reachable),
     check("", presence::task),
     check("reserve a VMID", presence::vmid),
@@ -74,6 +74,7 @@ const CHECKS: [Check; 13] = [
     check("", config::no_rival),
     check("set up", guest::set_up),
     check("seal", seal::seal),
+    check("", seal::outdated),
     check("run", serve::power),
     check("serve", serve::workload),
 ];

@@ -10,7 +10,7 @@ use crate::{
     engine::Verdict,
     fleet::Seen,
     lxc::{
-        desired::{Role, Strategy},
+        desired::{Role, Source, Strategy},
         mark::Mark,
         observe::StorageKind,
         step::{GuestStep, Site, Step},
@@ -89,16 +89,42 @@ pub(super) fn already(view: &View<'_>, draft: &mut Draft) -> Decision {
              changed: make a new object for the new revision, or delete this one once nothing is cloned from it.",
             view.present.revision
         );
-        draft.found(Finding::said(
-            C::Outdated,
-            Truth::True,
-            Reason::SpecChanged,
-            message,
-        ));
+        let reason = if parent_changed(view).is_some() {
+            Reason::ParentChanged
+        } else {
+            Reason::SpecChanged
+        };
+        draft.found(Finding::said(C::Outdated, Truth::True, reason, message));
     }
     Some(Verdict::Done {
         recheck: view.observed.drift,
     })
+}
+
+/// The source was built anew since this was made from it: both revisions.
+fn parent_changed<'a>(view: &View<'a>) -> Option<(&'a str, &'a str)> {
+    let Source::Template(source) = &view.present.source else {
+        return None;
+    };
+    let built = view.present.built_from.as_deref()?;
+    (built != source.revision).then_some((built, source.revision.as_str()))
+}
+
+/// A container says so, too; it goes on doing its job.
+pub(super) fn outdated(view: &View<'_>, draft: &mut Draft) -> Decision {
+    if let (Role::Container { .. }, Some((built, is))) = (&view.present.role, parent_changed(view))
+    {
+        let message = format!(
+            "It was cloned from revision {built} of its template, which is at {is} now. To take that over, delete this object and apply it again."
+        );
+        draft.found(Finding::said(
+            C::Outdated,
+            Truth::True,
+            Reason::ParentChanged,
+            message,
+        ));
+    }
+    None
 }
 
 /// Everything is in it: seal it.

@@ -17,6 +17,7 @@ mod stage;
 mod bad_input;
 mod chain;
 mod crash;
+mod drift;
 mod phoenix;
 mod rules;
 mod trouble;

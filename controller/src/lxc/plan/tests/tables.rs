@@ -442,3 +442,20 @@ fn at_rest_nothing_lies_ahead() {
     assert_eq!(world.plan(&desired).ahead, Vec::<String>::new());
     assert!(!world.running);
 }
+
+#[test]
+fn a_parent_that_went_on_is_told_and_hinders_nothing() {
+    for mut desired in [template(), container()] {
+        let mut world = World::empty();
+        world.run(&mut desired, 60);
+        let sealed = present(&mut desired).is_template();
+        let p = present(&mut desired);
+        p.built_from = Some("0ld0ld0ld0".into());
+        if sealed {
+            p.revision = "ffffffffff".into();
+        }
+        let plan = world.plan(&desired);
+        assert!(matches!(plan.verdict, Verdict::Done { .. }));
+        assert_eq!(said(&plan, C::Outdated).1, Reason::ParentChanged);
+    }
+}

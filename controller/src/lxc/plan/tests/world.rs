@@ -126,6 +126,7 @@ fn present() -> Present {
         }),
         setup_mark: SETUP.into(),
         revision: "0123456789".into(),
+        built_from: None,
         shutdown_timeout: Duration::from_secs(60),
         role: Role::Template {
             snapshot: "gpu-snapshot".into(),
