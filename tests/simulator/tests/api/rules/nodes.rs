@@ -49,7 +49,7 @@ async fn a_node_that_reboots_kills_its_tasks_and_keeps_their_locks() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let reboot = Mishap::RebootNode {
         node: "pve".to_owned(),
-        seconds: 0.4,
+        seconds: 1.0,
     };
     simulator.suffer(reboot).await.unwrap();
     let status = format!("/nodes/pve/tasks/{upid}/status");
@@ -58,7 +58,12 @@ async fn a_node_that_reboots_kills_its_tasks_and_keeps_their_locks() {
         (away.status, away.reason.as_str()),
         (595, "No route to host")
     );
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..500 {
+        if operator.get("/nodes/pve/status").await.status == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(operator.follow(&upid).await, "unexpected status");
     assert!(simulator.idle(Duration::from_secs(5)).await);
     let containers = simulator.containers();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxmox_simulator::{Fault, Mishap, TaskEffect};
+use proxmox_simulator::{Fault, Mishap, Simulator, SimulatorConfig, TaskEffect, Timing};
 
 use super::super::client::{Client, simulator};
 
@@ -74,7 +74,15 @@ async fn a_start_after_a_create_is_a_task_of_its_own_and_may_fail_alone() {
 
 #[tokio::test]
 async fn high_availability_is_asked_and_acts_after_the_task() {
-    let simulator = simulator().await;
+    let timing = Timing {
+        waits: 0.1,
+        ..Timing::instant()
+    };
+    let config = SimulatorConfig {
+        timing,
+        ..SimulatorConfig::default()
+    };
+    let simulator = Simulator::start(config).await.unwrap();
     let operator = Client::operator(&simulator);
     operator.create(100, &[]).await;
     let managed = Mishap::Ha {
@@ -99,7 +107,7 @@ async fn high_availability_is_asked_and_acts_after_the_task() {
             !running,
             "the task is over, the effect isn't there"
         );
-        for _ in 0..200 {
+        for _ in 0..1000 {
             if simulator.containers()[&100].running == running {
                 break;
             }
@@ -171,7 +179,7 @@ async fn a_slow_task_goes_on_and_says_so() {
     let simulator = simulator().await;
     let operator = Client::operator(&simulator);
     operator.create(200, &[]).await;
-    simulator.inject(Fault::task("vzclone", TaskEffect::Slow { seconds: 0.8 }));
+    simulator.inject(Fault::task("vzclone", TaskEffect::Slow { seconds: 2.0 }));
     let answer = operator
         .post("/nodes/pve/lxc/200/clone", &[("newid", "201")])
         .await;
