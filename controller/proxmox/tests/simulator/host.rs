@@ -4,7 +4,7 @@ use proxmox_client::{
     Client, ClientConfig, Credentials, Error, Params, SecretString, TaskState, Timeouts, Trust,
     Upid,
 };
-use proxmox_simulator::{Simulator, SimulatorConfig};
+use proxmox_simulator::{AclShape, HostShape, Simulator, SimulatorConfig};
 use std::time::{Duration, Instant};
 
 pub(crate) const NODE: &str = "pve";
@@ -13,6 +13,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn simulator() -> Simulator {
     Simulator::start(SimulatorConfig::default()).await.unwrap()
+}
+
+/// A host whose operator is told of the cluster's state, too: that takes an auditor of the whole.
+pub(crate) async fn audited() -> Simulator {
+    let mut host = HostShape::phoenix();
+    let line = |who: &str| AclShape {
+        path: "/".to_owned(),
+        who: who.to_owned(),
+        privileges: vec!["Sys.Audit".to_owned()],
+        propagate: false,
+    };
+    host.acl
+        .extend(["phoenix@pve", "phoenix@pve!operator"].map(line));
+    let config = SimulatorConfig {
+        host,
+        ..SimulatorConfig::default()
+    };
+    Simulator::start(config).await.unwrap()
 }
 
 /// What a client of this host needs, with the operator's token and a pin.

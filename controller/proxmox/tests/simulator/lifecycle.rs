@@ -1,6 +1,6 @@
 //! A container's whole way: created, configured, cloned, converted, snapshotted, grown, started, removed.
 
-use crate::host::{ARCHIVE, NODE, client, create, done, ended, simulator};
+use crate::host::{ARCHIVE, NODE, audited, client, create, done, ended, simulator};
 use proxmox_client::{Client, ErrorKind, Params, ResourceKind, TaskState, Upid};
 use proxmox_simulator::{Simulator, SimulatorConfig, guest::GuestSettings};
 use std::time::Duration;
@@ -19,7 +19,7 @@ async fn template(client: &Client, vmid: u32) {
 
 #[tokio::test]
 async fn the_host_is_seen_as_it_is() {
-    let host = simulator().await;
+    let host = audited().await;
     let client = client(&host);
     create(&client, 900).await;
     let nodes = client.nodes().await.unwrap();
