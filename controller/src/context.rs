@@ -234,7 +234,9 @@ impl Context {
             .map(|(key, _)| key)
             .collect();
         clones.sort_by_key(|key| std::cmp::Reverse(chain_below(key, &sources, CHAIN_LIMIT)));
-        clones.into_iter().for_each(|key| self.wakes.wake(key));
+        for key in clones {
+            self.wakes.wake(key);
+        }
     }
 }
 

@@ -224,19 +224,21 @@ fn used(object: &Hypervisor, cx: &Context) -> (usize, Vec<HeldGpu>) {
         .stores
         .all_templates()
         .into_iter()
-        .map(|t| (crate::engine::key_of(&t), t.status));
+        .map(|t| (crate::engine::key_of(&t), t.uid(), t.status));
     let containers = cx
         .stores
         .all_containers()
         .into_iter()
-        .map(|c| (crate::engine::key_of(&c), c.status));
+        .map(|c| (crate::engine::key_of(&c), c.uid(), c.status));
     let mine: Vec<_> = templates
         .chain(containers)
-        .filter_map(|(key, status)| Some((key, status?)))
-        .filter(|(_, s)| s.hypervisor.as_deref() == Some(me.as_str()) && s.vmid.is_some())
+        .filter_map(|(key, uid, status)| Some((key, uid?, status?)))
+        .filter(|(.., s)| s.hypervisor.as_deref() == Some(me.as_str()) && s.vmid.is_some())
         .collect();
     let mut gpus: Vec<HeldGpu> = Vec::new();
-    for (key, status) in &mine {
+    for (key, uid, status) in &mine {
+        let guest = cx.sessions.view(uid);
+        let seen = guest.known().map(|f| f.gpus.as_slice()).unwrap_or_default();
         let node = status.node.clone().unwrap_or_default();
         // a sealed or stopped container holds none, but what it saw of the card is still known
         let holds = matches!(
@@ -259,6 +261,12 @@ fn used(object: &Hypervisor, cx: &Context) -> (usize, Vec<HeldGpu>) {
             if let Some(known) = gpus.get_mut(place) {
                 if known.status.uuid.is_none() {
                     known.status = gpu.clone();
+                }
+                let fact = seen
+                    .iter()
+                    .find(|f| Some(&f.uuid) == known.status.uuid.as_ref());
+                if let Some(fact) = fact {
+                    known.pci_address = Some(fact.pci_address.clone());
                 }
                 if holds {
                     known

@@ -24,7 +24,16 @@ pub(crate) fn status(
         if let Some(inventory) = &observed.inventory {
             report(&mut status, &previous, inventory, now);
         }
-        status.gpus = observed.gpus.iter().map(gpu).collect();
+        let address = |gpu: HostGpuStatus| {
+            // known from a look into a guest, which an operator that was restarted has not had yet
+            let before = previous
+                .gpus
+                .iter()
+                .find(|p| p.uuid.is_some() && p.uuid == gpu.uuid);
+            let pci_address = gpu.pci_address.or_else(|| before?.pci_address.clone());
+            HostGpuStatus { pci_address, ..gpu }
+        };
+        status.gpus = observed.gpus.iter().map(gpu).map(address).collect();
         status.display = Some(HypervisorDisplay {
             nodes: (!status.nodes.is_empty()).then(|| {
                 format!(
@@ -68,6 +77,7 @@ fn report(
     now: Timestamp,
 ) {
     status.version = Some(inventory.version.clone());
+    status.missing_privileges.clone_from(&inventory.missing);
     // pinned once; the plan compares from then on
     let identity = status.identity.get_or_insert_with(|| Identity {
         ca_fingerprint: inventory.ca.clone(),

@@ -137,6 +137,27 @@ async fn columns(stage: &Stage) {
         ]
     );
     assert_eq!(hypervisors[1][1..6], ["9.2.11", "1/1", "2/2", "6", "True"]);
+    let hypervisor = stage
+        .hypervisors()
+        .get(&stage.name)
+        .await
+        .unwrap()
+        .status
+        .unwrap();
+    let cards: Vec<_> = hypervisor
+        .gpus
+        .iter()
+        .map(|g| (g.index, g.pci_address.as_deref(), g.held_by.as_slice()))
+        .collect();
+    let holder = [format!("{}/vllm-qwen3-coder", stage.name)];
+    assert_eq!(
+        cards,
+        [
+            (0, Some("0000:01:00.0"), &holder[..]),
+            (1, Some("0000:41:00.0"), &holder[..])
+        ]
+    );
+    assert_eq!(hypervisor.missing_privileges, Vec::<String>::new());
     let explained = stage.kubectl(&["explain", "lxccontainer.spec.vllm"]).await;
     assert!(
         explained.contains("tensorParallelSize") && explained.contains("DESCRIPTION:"),
