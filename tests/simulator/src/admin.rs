@@ -1,18 +1,16 @@
 //! The admin port: faults and human edits by plain HTTP on 127.0.0.1, for those who don't run the simulator in their own process.
 //!
-//! `GET /state`, `GET /calls`, `GET|POST|DELETE /faults`, `POST /mishaps` (as [`Mishap`] prints in JSON: `{"lock": {"vmid": 100, "lock": "disk"}}`), `POST /containers/{vmid}` with `{"lock": …}`, `{"set": {…}}`, `{"delete": true}` or
-//! `{"create": "hostname"}`, `POST /nodes/{node}` with `{"online": …}`, `POST /storages/{storage}` with `{"full": …, "online": …}`.
+//! `GET /state`, `GET /calls`, `GET|POST|DELETE /faults`, and `POST /mishaps` with a [`Mishap`] as it prints in JSON: `{"lock": {"vmid": 100, "lock": "disk"}}`.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::Result;
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::State,
     http::StatusCode,
     routing::{get, post},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -40,9 +38,6 @@ pub(crate) async fn start(core: Arc<Core>) -> Result<SocketAddr> {
         .route("/calls", get(calls))
         .route("/faults", get(faults).post(add_fault).delete(clear_faults))
         .route("/mishaps", post(mishap))
-        .route("/containers/{vmid}", post(container))
-        .route("/nodes/{node}", post(node))
-        .route("/storages/{storage}", post(storage))
         .with_state(Arc::clone(&core));
     let stop = core.stop.clone();
     core.running.spawn(async move {
@@ -94,57 +89,4 @@ async fn clear_faults(State(core): State<Arc<Core>>) -> Json<Value> {
 
 async fn mishap(State(core): State<Arc<Core>>, Json(mishap): Json<Mishap>) -> Answer {
     done(core.suffer(mishap).await)
-}
-
-/// What is done to a container.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Edit {
-    Lock(Option<String>),
-    Set(BTreeMap<String, Option<String>>),
-    Delete(bool),
-    Create(String),
-}
-
-async fn container(
-    State(core): State<Arc<Core>>,
-    Path(vmid): Path<u32>,
-    Json(edit): Json<Edit>,
-) -> Answer {
-    done(match edit {
-        Edit::Lock(lock) => core.set_lock(vmid, lock.as_deref()),
-        Edit::Set(keys) => keys
-            .iter()
-            .try_for_each(|(key, value)| core.edit_config(vmid, key, value.as_deref())),
-        Edit::Delete(true) => core.vanish(vmid).await,
-        Edit::Delete(false) => Ok(()),
-        Edit::Create(hostname) => core.create_foreign(vmid, &hostname).await,
-    })
-}
-
-#[derive(Deserialize)]
-struct NodeEdit {
-    online: bool,
-}
-
-async fn node(
-    State(core): State<Arc<Core>>,
-    Path(name): Path<String>,
-    Json(edit): Json<NodeEdit>,
-) -> Answer {
-    done(core.set_online(&name, edit.online))
-}
-
-#[derive(Deserialize)]
-struct StorageEdit {
-    full: Option<bool>,
-    online: Option<bool>,
-}
-
-async fn storage(
-    State(core): State<Arc<Core>>,
-    Path(id): Path<String>,
-    Json(edit): Json<StorageEdit>,
-) -> Answer {
-    done(core.set_storage(&id, edit.full, edit.online))
 }

@@ -382,28 +382,17 @@ async fn the_admin_port_does_it_from_outside() {
     let post = |path: &str, body: serde_json::Value| {
         http.post(format!("{admin}{path}")).json(&body).send()
     };
-    assert_eq!(
-        post("/containers/150", json!({"create": "foreign"}))
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
-    assert_eq!(
-        post("/containers/150", json!({"lock": "backup"}))
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
+    for (mishap, status) in [
+        (json!({"make": {"vmid": 150, "hostname": "foreign"}}), 200),
+        (json!({"lock": {"vmid": 150, "lock": "backup"}}), 200),
+        (json!({"lock": {"vmid": 151, "lock": "backup"}}), 400),
+        (json!({"lock": {"vmid": 150, "lock": "x", "more": 1}}), 422),
+        (json!({"nosuch": {}}), 422),
+    ] {
+        let answer = post("/mishaps", mishap.clone()).await.unwrap();
+        assert_eq!(answer.status(), status, "{mishap}");
+    }
     assert_eq!(operator.config(150).await["lock"], "backup");
-    assert_eq!(
-        post("/containers/151", json!({"lock": "backup"}))
-            .await
-            .unwrap()
-            .status(),
-        400
-    );
     assert_eq!(post("/faults", json!({"call": {"path": "/version", "effect": {"status": {"code": 595, "reason": "No route to host"}}, "times": 1}})).await.unwrap().status(), 200);
     assert_eq!(operator.get("/version").await.status, 595);
     let state: serde_json::Value = http
