@@ -9,11 +9,11 @@ use std::time::Duration;
 use proxmox_client::{Client, Console};
 
 use super::error::GuestError;
-use super::facts::GuestFacts;
+use super::facts::{GuestFacts, GuestState};
 use super::op::{GuestKey, GuestOp};
 use super::script::Place;
 use super::shell::{Company, Shell, Timing};
-use super::work;
+use super::{checked, work};
 
 /// How long Proxmox may take to notice that the connection just closed is gone.
 const FAREWELL: u32 = 10;
@@ -24,6 +24,8 @@ const FAREWELL: u32 = 10;
 pub struct Session {
     shell: Shell<Console>,
     key: GuestKey,
+    /// What the last look in this session found.
+    seen: Option<GuestFacts>,
 }
 
 impl Session {
@@ -42,22 +44,50 @@ impl Session {
         Ok(Self {
             shell,
             key: key.clone(),
+            seen: None,
         })
     }
 
-    /// Carries out an operation and looks at the guest afterwards. After an error the session is of no use any more.
+    /// Carries out an operation and tells what the guest looks like afterwards: by another look, or, where success leaves one outcome
+    /// only, from the look before. After an error the session is of no use any more.
     pub async fn run(&mut self, op: &GuestOp) -> Result<GuestFacts, GuestError> {
         let place = Place {
             root: "",
             key: &self.key,
         };
-        work(&mut self.shell, place, op).await
+        let outcome = self
+            .seen
+            .take()
+            .and_then(|seen| outcome(seen, op, &self.key));
+        let facts = match (outcome, place.operation(op, Duration::ZERO)) {
+            (Some(facts), Some(script)) => {
+                checked(&mut self.shell, &script, op.name()).await?;
+                facts
+            }
+            _ => work(&mut self.shell, place, op).await?,
+        };
+        self.seen = Some(facts.clone());
+        Ok(facts)
     }
 
     /// Ends the shell, so that the console is everybody's again.
     pub async fn close(self) {
         self.shell.close().await;
     }
+}
+
+/// What a guest looks like once an operation has succeeded that can leave it in one way only.
+fn outcome(seen: GuestFacts, op: &GuestOp, key: &GuestKey) -> Option<GuestFacts> {
+    let state = match op {
+        GuestOp::Personalise => Some(GuestState {
+            key: key.to_string(),
+            personalised: true,
+            setup: None,
+        }),
+        GuestOp::CleanForSeal => None,
+        _ => return None,
+    };
+    Some(GuestFacts { state, ..seen })
 }
 
 async fn open(client: &Client, node: &str, key: &GuestKey) -> Result<Console, GuestError> {
