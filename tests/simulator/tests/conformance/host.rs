@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::{
     marks::Known,
     recording::Exchange,
-    scene,
     wire::{self, Answer, Connection, Wire},
 };
 
@@ -29,11 +28,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) async fn new(name: &str) -> Self {
+    pub(crate) async fn new(waits: f64) -> Self {
         let config = SimulatorConfig {
             host: HostShape::recorded(),
             timing: Timing {
-                waits: scene::waits(name),
+                waits,
                 ..Timing::instant()
             },
             ..SimulatorConfig::default()

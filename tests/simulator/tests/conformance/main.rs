@@ -67,7 +67,10 @@ async fn recorded_exchanges_are_answered_alike() {
                     used.insert(row);
                     println!("  differs, {why}: {told}");
                 }
-                None => unexplained.push(told),
+                None => {
+                    println!("  differs: {told}");
+                    unexplained.push(told);
+                }
             }
         }
     }

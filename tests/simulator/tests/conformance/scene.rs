@@ -46,14 +46,9 @@ const ACTS: &[(&str, &str, &[Act])] = &[
         &[Act::Set(100, "arch", "arm64")],
     ),
     (
-        "b5-clone-2",
-        "during a clone: config/start/stop/snapshot/destroy of source, start/config/destroy of target [11]",
-        &[Act::Wait],
-    ),
-    (
         "b7-destroy",
         "destroy with snapshots, destroy-unreferenced-disks=1",
-        &[Act::Wait, Act::Stray(130, "subvol-130-disk-7")],
+        &[Act::Stray(130, "subvol-130-disk-7")],
     ),
     (
         "b7-destroy",
@@ -74,8 +69,6 @@ const ACTS: &[(&str, &str, &[Act])] = &[
             "name=eth0,bridge=vmbr7,hwaddr=BC:24:11:70:6A:BA,type=veth",
         )],
     ),
-    ("d-console", "task after abrupt close", &[Act::Visit(true)]),
-    ("d-console", "task after close frame", &[Act::Visit(true)]),
     ("d-console", "task after wrong ticket", &[Act::Visit(false)]),
     (
         "d-console",
@@ -83,11 +76,6 @@ const ACTS: &[(&str, &str, &[Act])] = &[
         &[Act::Visit(false)],
     ),
 ];
-
-/// Files in which the pace of Proxmox's own waits matters have a slower one.
-pub(crate) fn waits(file: &str) -> f64 {
-    if file.starts_with("h-") { 0.1 } else { 0.01 }
-}
 
 /// What to do before an exchange: `title` has not been met before with these acts.
 pub(crate) fn acts(file: &str, title: &str) -> impl Iterator<Item = &'static Act> {

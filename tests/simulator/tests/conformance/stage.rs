@@ -90,20 +90,27 @@ impl Host {
         }
     }
 
-    /// Whether a task works on a container: then its state is the task's affair.
+    /// Whether a container's state is the affair of a task: one works on it, or has left its lock.
     fn worked_on(&self, vmid: u32) -> bool {
-        let locked = self
-            .simulator
-            .containers()
+        self.is_locked(vmid) || self.works_on(vmid)
+    }
+
+    fn is_locked(&self, vmid: u32) -> bool {
+        let containers = self.simulator.containers();
+        containers
             .get(&vmid)
-            .is_some_and(|container| container.lock.is_some());
+            .is_some_and(|container| container.lock.is_some())
+    }
+
+    /// Whether a task runs that may be working on it; a clone's goes by its source's id.
+    fn works_on(&self, vmid: u32) -> bool {
         let id = vmid.to_string();
-        locked
-            || self
-                .simulator
-                .tasks()
-                .iter()
-                .any(|task| task.exit.is_none() && task.id == id && task.kind != "vncproxy")
+        let mut running = self
+            .simulator
+            .tasks()
+            .into_iter()
+            .filter(|task| task.exit.is_none());
+        running.any(|task| task.kind == "vzclone" || (task.id == id && task.kind != "vncproxy"))
     }
 
     pub(crate) async fn perform(&mut self, act: Act) {
@@ -130,6 +137,9 @@ impl Host {
                 let _ = self.simulator.unlock(vmid);
             }
         }
+        if changes && hand.is_none() && exchanges[0].status() == 200 {
+            self.settle(&exchanges[0]).await;
+        }
         let done = match hand {
             None => Ok(()),
             Some(Hand::Flock(vmid)) => self.hold(vmid).await,
@@ -146,11 +156,32 @@ impl Host {
         };
         // What could not be done shows in the comparison.
         let _ = done;
+        if self.welcomed(&exchanges[0]) {
+            self.visit(true).await;
+        }
         if let Some(kind) = inferred::under_way(exchanges) {
             // A conversion is met by nobody but those who poll for its end.
             let seconds = if kind == "vztemplate" { POLLED } else { MET };
             let effect = TaskEffect::Slow { seconds };
             self.simulator.inject(Fault::task(&kind, effect));
+        }
+    }
+
+    /// Whether a console that still waits for its client here was seen to have had one.
+    fn welcomed(&self, exchange: &Exchange) -> bool {
+        let upid = exchange.task().filter(|upid| upid.contains(":vncproxy:"));
+        let here = upid.and_then(|upid| self.known.task(&upid).map(str::to_owned));
+        let last = self.console["upid"].as_str();
+        here.is_some() && here.as_deref() == last && exchange.data()["exitstatus"] == "OK"
+    }
+
+    /// A change that was let through met no task at work.
+    async fn settle(&self, exchange: &Exchange) {
+        let Some(vmid) = exchange.vmid().filter(|_| exchange.below() != "/termproxy") else {
+            return;
+        };
+        if self.is_locked(vmid) && !self.locked.contains(&vmid) && self.works_on(vmid) {
+            self.simulator.idle(START).await;
         }
     }
 
@@ -166,11 +197,7 @@ impl Host {
 
     /// A lock that no task of ours is responsible for was set by hand.
     fn lock(&mut self, vmid: u32, lock: &str) -> Result<()> {
-        let containers = self.simulator.containers();
-        let free = containers
-            .get(&vmid)
-            .is_some_and(|container| container.lock.is_none());
-        if !self.locked.contains(&vmid) && (!free || self.worked_on(vmid)) {
+        if !self.locked.contains(&vmid) && self.worked_on(vmid) {
             return Ok(());
         }
         self.locked.insert(vmid);
