@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use phoenix_crds::conditions::{ConditionType, Reason};
+use phoenix_crds::conditions::{ConditionType, Effect, Reason, verdict};
 
 /// A condition's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::Display)]
@@ -111,10 +111,10 @@ impl Finding {
 
 /// The conditions of an object at `generation`.
 ///
-/// `kept` are those of the previous status that no finding speaks for and that still hold (a look that could not be had says nothing
-/// about them); they stand behind what was found.
+/// `kept` are those of the previous status that still hold although nothing was found of them now (a look that could not be had says
+/// nothing about them); they stand behind what was found, and count for the summary as they did.
 pub fn conditions(
-    findings: &[Finding],
+    found: &[Finding],
     kept: &[Condition],
     previous: &[Condition],
     generation: Option<i64>,
@@ -125,7 +125,10 @@ pub fn conditions(
         generation,
         now,
     };
-    let mut list = vec![builder.ready(findings)];
+    let silent = |c: &&Condition| !found.iter().any(|f| f.condition.as_str() == c.type_);
+    let mut findings = found.to_vec();
+    findings.extend(kept.iter().filter(silent).filter_map(remembered));
+    let mut list = vec![builder.ready(&findings)];
     if let Some(f) = findings.iter().find(|f| f.progress == Progress::Stalled) {
         list.push(builder.condition(
             ConditionType::Stalled,
@@ -144,27 +147,54 @@ pub fn conditions(
             &f.message,
         ));
     }
-    for f in findings
-        .iter()
-        .filter(|f| f.condition != ConditionType::Ready)
-    {
+    for f in found.iter().filter(|f| f.condition != ConditionType::Ready) {
         // the first to speak for a condition is the one that stopped there
-        if !list.iter().any(|c| c.type_ == <&str>::from(f.condition)) {
+        if !list.iter().any(|c| c.type_ == f.condition.as_str()) {
             list.push(builder.condition(f.condition, f.truth, f.reason.into(), &f.message));
         }
     }
-    for c in kept {
-        let summary = [
-            ConditionType::Ready,
-            ConditionType::Stalled,
-            ConditionType::Reconciling,
-        ]
-        .map(<&str>::from);
-        if !summary.contains(&c.type_.as_str()) && !list.iter().any(|l| l.type_ == c.type_) {
+    for c in kept.iter().filter(silent) {
+        if !SUMMARY
+            .map(ConditionType::as_str)
+            .contains(&c.type_.as_str())
+        {
             list.push(c.clone());
         }
     }
     list
+}
+
+/// Made of the others.
+const SUMMARY: [ConditionType; 3] = [
+    ConditionType::Ready,
+    ConditionType::Stalled,
+    ConditionType::Reconciling,
+];
+
+/// What an earlier pass found, as its condition tells; `None` for the summary and for words that we don't know.
+fn remembered(condition: &Condition) -> Option<Finding> {
+    let kind: ConditionType = condition.type_.parse().ok()?;
+    let reason: Reason = condition.reason.parse().ok()?;
+    if SUMMARY.contains(&kind) {
+        return None;
+    }
+    let progress = match verdict(kind, reason)?.effect {
+        Effect::Neutral => Progress::Neutral,
+        Effect::Reconciling | Effect::ReconcilingThenStalled => Progress::Reconciling,
+        Effect::Stalled => Progress::Stalled,
+    };
+    let truth = match condition.status.as_str() {
+        "True" => Truth::True,
+        "False" => Truth::False,
+        _ => Truth::Unknown,
+    };
+    Some(Finding {
+        condition: kind,
+        truth,
+        reason,
+        message: condition.message.clone(),
+        progress,
+    })
 }
 
 struct Builder<'a> {
@@ -290,6 +320,31 @@ mod tests {
             ]
         );
         assert!(list.iter().all(|c| c.observed_generation == Some(3)));
+    }
+
+    #[test]
+    fn where_nothing_new_was_found_all_stays_as_it_was() {
+        let found = [
+            Finding::met(ConditionType::PowerInSync, Reason::Running, "Running."),
+            Finding::met(ConditionType::VllmReady, Reason::Serving, "Serves."),
+        ];
+        let before = conditions(&found, &[], &[], Some(1), at(1));
+        assert_eq!(conditions(&[], &before, &before, Some(1), at(9)), before);
+        // one part found again, the other not asked yet
+        assert_eq!(
+            conditions(&found[..1], &before, &before, Some(1), at(9)),
+            before
+        );
+        let stalled = [Finding::stalled(
+            ConditionType::SetupComplete,
+            Reason::Failed,
+            "Exit 3.",
+        )];
+        let before = conditions(&stalled, &[], &[], Some(1), at(1));
+        assert_eq!(
+            types(&conditions(&[], &before, &before, Some(1), at(9)))[0],
+            row("Ready", "False", "Failed")
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use kube::{
     },
 };
 use phoenix_crds::{Hypervisor, LxcContainer, LxcTemplate};
+use tokio::sync::watch;
 
 use crate::{
     engine::{Backoffs, Kind, Latest},
@@ -78,6 +79,39 @@ impl Stores {
     }
 }
 
+/// Which caches have been filled once: on half of what there is nothing can be judged.
+///
+/// Not `Store::wait_until_ready`: of several that wait for one store only the last is woken, and kube's own controller waits, too.
+#[derive(Debug)]
+pub(crate) struct Filled(watch::Sender<u8>);
+
+impl Default for Filled {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Filled {
+    fn bit(kind: KindName) -> u8 {
+        match kind {
+            KindName::Hypervisor => 1,
+            KindName::LxcTemplate => 2,
+            KindName::LxcContainer => 4,
+        }
+    }
+
+    /// The cache of a kind holds all that there is.
+    pub(crate) fn mark(&self, kind: KindName) {
+        self.0.send_modify(|filled| *filled |= Self::bit(kind));
+    }
+
+    /// Waits for all.
+    pub(crate) async fn all(&self) {
+        // the sending end lives as long as we do
+        let _ = self.0.subscribe().wait_for(|filled| *filled == 7).await;
+    }
+}
+
 /// What every pass has at hand.
 pub struct Context {
     /// Kubernetes.
@@ -110,6 +144,8 @@ pub struct Context {
     pub memory: Memory,
     /// Our own last writes.
     pub(crate) latest_writes: Latest,
+    /// Caches that have been filled.
+    pub(crate) filled: Filled,
 }
 
 impl Context {

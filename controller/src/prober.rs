@@ -50,6 +50,11 @@ pub struct ProbeView {
 }
 
 impl ProbeView {
+    /// No answer has come yet.
+    pub fn unasked(&self) -> bool {
+        self.vllm.is_none() && self.http.is_none()
+    }
+
     fn healthy(&self) -> bool {
         matches!(self.vllm, Some(VllmProbe::Serving { .. }))
             || matches!(self.http, Some(HttpProbe::Healthy { .. }))

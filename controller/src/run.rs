@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    context::{Context, Stores},
+    context::{Context, Filled, Stores},
     engine::{Backoffs, Kind, Latest, Streams, drive, key_of},
     fleet::Fleet,
     lease::{self, Leadership},
@@ -180,6 +180,7 @@ fn context(
         backoffs: Backoffs::default(),
         memory: Memory::default(),
         latest_writes: Latest::default(),
+        filled: Filled::default(),
         settings,
     }
 }

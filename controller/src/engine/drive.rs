@@ -44,11 +44,17 @@ pub(crate) async fn drive<K: Kind>(
         predicates::annotations,
     );
     let namespaces = streams.namespaces;
+    let filled = Arc::clone(&cx);
     let main = watcher(api, watch)
         .default_backoff()
         .filter(move |event| futures::future::ready(within(&namespaces, event)))
         .modify(|o| kube::ResourceExt::managed_fields_mut(o).clear())
         .reflect(streams.writer)
+        .inspect(move |event| {
+            if let Ok(watcher::Event::InitDone) = event {
+                filled.filled.mark(K::NAME);
+            }
+        })
         .touched_objects()
         .inspect(move |o| {
             if let Ok(o) = o {

@@ -115,6 +115,7 @@ pub(crate) async fn reconcile<K: Kind>(
     guard: Arc<DeserializeGuard<K>>,
     cx: Arc<Context>,
 ) -> Result<Action, std::convert::Infallible> {
+    cx.filled.all().await;
     let started = std::time::Instant::now();
     let kind: &'static str = K::NAME.into();
     let (result, action) = match &guard.0 {

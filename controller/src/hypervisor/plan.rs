@@ -51,6 +51,10 @@ fn decide(
         findings.push(Finding::working(C::Ready, Reason::Deleting, message));
     }
     match &observed.health {
+        None | Some(Health::Unknown) if was_connected(object) => {
+            // an operator that has just started: what was said stands until something else is known
+            return Verdict::Wait { until: RECHECK };
+        }
         None | Some(Health::Unknown) => {
             findings.push(Finding::working(
                 C::Connected,
@@ -119,6 +123,17 @@ fn decide(
     Verdict::Done {
         recheck: observed.drift,
     }
+}
+
+fn was_connected(object: &Hypervisor) -> bool {
+    let conditions = object
+        .status
+        .as_ref()
+        .map(|s| s.conditions.as_slice())
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .any(|c| c.type_ == C::Connected.as_str() && c.status == "True")
 }
 
 fn failed(object: &Hypervisor, secret: &str, kind: &ErrorKind, message: &str) -> Finding {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use phoenix_crds::conditions::ConditionType as C;
 use proxmox_client::TaskState;
 
 use crate::{
@@ -53,6 +54,10 @@ pub struct Reported {
     pub gpus: Vec<u32>,
     /// Hash of the arguments that vLLM ran with.
     pub args_hash: Option<String>,
+    /// The hypervisor was connected.
+    pub connected: bool,
+    /// The model was served, or the probe answered as it should.
+    pub answered: bool,
 }
 
 impl Reported {
@@ -60,10 +65,18 @@ impl Reported {
         let Some(status) = status else {
             return Self::default();
         };
+        let met = |kind: C| {
+            status
+                .conditions
+                .iter()
+                .any(|c| c.type_ == kind.as_str() && c.status == "True")
+        };
         let seen = status.gpus.iter().filter(|g| g.uuid.is_some());
         Self {
             gpus: seen.filter_map(|g| u32::try_from(g.index).ok()).collect(),
             args_hash: status.vllm.as_ref().and_then(|v| v.args_hash.clone()),
+            connected: met(C::HypervisorReady),
+            answered: met(C::VllmReady) || met(C::ProbeReady),
         }
     }
 }

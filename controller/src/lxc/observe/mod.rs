@@ -39,10 +39,13 @@ pub(crate) async fn observe<K: LxcKind>(
 ) -> Result<Observed, Fault> {
     let target = &desired.target;
     let Some(cluster) = cx.fleet.get(&target.hypervisor) else {
-        return Ok(Observed::nothing(Health::Unknown, None));
+        let mut seen = Observed::nothing(Health::Unknown, None);
+        seen.reported = Reported::of(object.status_shared());
+        return Ok(seen);
     };
     let mut seen = Observed::nothing(cluster.health(), cluster.barred());
     seen.was_created = super::was_created(object.status_shared());
+    seen.reported = Reported::of(object.status_shared());
     seen.has_root = cluster.client().has_root();
     if seen.health != Health::Connected || seen.barred.is_some() {
         return Ok(seen);
@@ -211,7 +214,6 @@ async fn details<K: LxcKind>(
         cx.sessions.outdated(&target.uid);
     }
     seen.guest = cx.sessions.view(&target.uid);
-    seen.reported = Reported::of(object.status_shared());
     seen.probe = probe(present, &mark, &container, desired, cluster, cx);
     Ok(())
 }

@@ -63,6 +63,10 @@ pub(super) fn connection(observed: &Observed, hypervisor: &str, draft: &mut Draf
         }
         (Health::Unknown, _) | (_, Some(Barred::Unchecked)) => {
             draft.partial = true;
+            if observed.reported.connected {
+                // an operator that has just started: what was said stands until something else is known
+                return Some(Verdict::Wait { until: ON_WAKE });
+            }
             draft.found(unknown(format!(
                 "Hypervisor {hypervisor} is not connected yet. {see}"
             )));

@@ -277,6 +277,9 @@ fn serving(view: &View<'_>, draft: &mut Draft, args_hash: &str, patience: Durati
             recheck: view.observed.drift,
         });
     }
+    if fits && view.observed.reported.answered && probed.is_some_and(ProbeView::unasked) {
+        return unasked(draft);
+    }
     if let Some(decision) = unavailable(view, draft, C::VllmReady, Reason::Installing) {
         return Some(decision);
     }
@@ -429,6 +432,13 @@ fn cause(journal: &str) -> Option<(Reason, String)> {
     ))
 }
 
+/// A prober that has just started has no answer yet: what was said before stands so long.
+#[expect(clippy::unnecessary_wraps, reason = "a check returns it as it is")]
+fn unasked(draft: &mut Draft) -> Decision {
+    draft.partial = true;
+    Some(Verdict::Wait { until: ON_WAKE })
+}
+
 fn answering(view: &View<'_>, draft: &mut Draft) -> Decision {
     match view.observed.probe.as_ref().and_then(|p| p.http.as_ref()) {
         Some(HttpProbe::Healthy { status }) => {
@@ -453,6 +463,7 @@ fn answering(view: &View<'_>, draft: &mut Draft) -> Decision {
             format!("Its probe gets no answer: {why}."),
             ON_WAKE,
         ),
+        None if view.observed.reported.answered && view.observed.probe.is_some() => unasked(draft),
         None => draft.wait(
             C::ProbeReady,
             Reason::Unreachable,

@@ -63,11 +63,10 @@ pub(crate) fn status<K: LxcKind>(object: &K, pass: &Pass<K>, now: Timestamp) -> 
     if let Some(vmid) = pass.receipt.as_ref().and_then(|r| r.vmid) {
         status.vmid = Some(i64::from(vmid));
     }
-    status.plan = pass
-        .plan
-        .iter()
-        .flat_map(|p| p.ahead.iter().take(PLAN_LINES).cloned())
-        .collect();
+    if !pass.partial() {
+        let plan = pass.plan.iter().flat_map(|p| p.ahead.iter());
+        status.plan = plan.take(PLAN_LINES).cloned().collect();
+    }
     let mut findings = pass.findings();
     if pass.paused {
         let message = "The annotation phoenix-hypervisor.io/paused is set: nothing is changed until it is removed.";
@@ -114,6 +113,10 @@ fn report(
     now: Timestamp,
 ) {
     status.task = task(previous, observed, receipt);
+    if observed.look.is_none() && observed.was_created {
+        // nothing was looked at: what was known of it stands
+        return;
+    }
     let Goal::Present(present) = &desired.goal else {
         return;
     };

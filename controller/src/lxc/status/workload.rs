@@ -17,7 +17,7 @@ use crate::{
         observe::Observed,
     },
     probe::VllmProbe,
-    prober::ProbeSpec,
+    prober::{ProbeSpec, ProbeView},
 };
 
 /// The GPUs that the container has by its config, with what the guest told of each.
@@ -107,6 +107,17 @@ pub(super) fn vllm(
         args_hash,
         ..VllmStatus::default()
     };
+    if current
+        && observed.reported.answered
+        && observed.probe.as_ref().is_some_and(ProbeView::unasked)
+    {
+        // a prober that has just started has no answer yet
+        return Some(VllmStatus {
+            endpoint: status.endpoint,
+            args_hash: status.args_hash,
+            ..before
+        });
+    }
     match observed.probe.as_ref().and_then(|p| p.vllm.as_ref()) {
         Some(VllmProbe::Serving { models, version }) if current => {
             status.state = Some("Serving".to_owned());

@@ -14,7 +14,7 @@ use crate::stage::{Settings, Stage, file};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_six_systems_come_up_rest_and_go() {
     // alone, so that hypervisorRef may be left out, as the manifests do
-    let stage = Stage::raise(
+    let mut stage = Stage::raise(
         "phoenix",
         Settings {
             alone: true,
@@ -51,6 +51,7 @@ async fn the_six_systems_come_up_rest_and_go() {
     columns(&stage).await;
     origins(&stage);
     rest(&stage).await;
+    restart(&mut stage).await;
     serves(&stage).await;
 
     stage
@@ -222,6 +223,56 @@ async fn rest(stage: &Stage) {
         .collect();
     assert_eq!(others, Vec::<String>::new(), "nothing but the one poll");
     assert_eq!(versions(stage).await, before, "no write at rest");
+}
+
+/// Another operator takes over what is at rest: it looks, and neither writes nor changes nor enters anything.
+async fn restart(stage: &mut Stage) {
+    let before = versions(stage).await;
+    stage.simulator.clear_calls();
+    stage.kill_operator().await;
+    stage.start_operator();
+    let looked = |vmid: u32| {
+        let config = format!("/lxc/{vmid}/config");
+        stage
+            .simulator
+            .calls()
+            .iter()
+            .any(|c| c.path.contains(&config))
+    };
+    stage
+        .eventually("a look at each container", || {
+            [900, 901, 902, 920, 910, 950].into_iter().all(looked)
+        })
+        .await;
+    settle_quietly(stage).await;
+    let changes: Vec<String> = stage
+        .simulator
+        .calls()
+        .iter()
+        .filter(|c| c.method != "GET")
+        .map(|c| format!("{} {}", c.method, c.path))
+        .collect();
+    assert_eq!(changes, Vec::<String>::new());
+    assert_eq!(
+        versions(stage).await,
+        before,
+        "no write by an operator that found all as it was"
+    );
+}
+
+/// Until two polls were made since the last other call.
+async fn settle_quietly(stage: &Stage) {
+    stage
+        .eventually("two polls and nothing else", || {
+            let calls = stage.simulator.calls();
+            calls.len() > 4
+                && calls
+                    .iter()
+                    .rev()
+                    .take(2)
+                    .all(|c| c.path.ends_with("/cluster/resources"))
+        })
+        .await;
 }
 
 /// Until nothing but polls was called for two intervals.
