@@ -62,6 +62,8 @@ pub struct Access {
     pub name: String,
     /// Whether the root password is given, too.
     pub root: bool,
+    /// Whether the password of the token's own user is: a host before pve-container 6.1.3 gives a console to a login only.
+    pub password: bool,
     /// `spec.polling`, in Go's notation.
     pub polling: (&'static str, &'static str),
 }
@@ -75,6 +77,10 @@ pub fn hypervisor_for(simulator: &Simulator, access: &Access) -> (Secret, Hyperv
     let name = &access.name;
     let token = simulator.token();
     let mut data = json!({"tokenId": token.id, "tokenSecret": token.secret});
+    if access.password {
+        let user = token.id.split('!').next().unwrap_or_default();
+        data["password"] = json!(simulator.password_of(user).unwrap_or_default());
+    }
     if access.root {
         data["rootPassword"] = json!(simulator.root_password());
     }

@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) simulator: SimulatorConfig,
     /// Whether the root password is in the Secret.
     pub(crate) root: bool,
+    /// Whether the password of the token's user is.
+    pub(crate) password: bool,
     /// `spec.polling`.
     pub(crate) polling: (&'static str, &'static str),
     /// Start the operator at once.
@@ -74,6 +76,7 @@ impl Default for Settings {
         Self {
             simulator,
             root: true,
+            password: false,
             polling: ("1s", "10m"),
             operator: true,
             alone: false,
@@ -123,6 +126,7 @@ impl Stage {
         let access = Access {
             name: name.to_owned(),
             root: settings.root,
+            password: settings.password,
             polling: settings.polling,
         };
         let (secret, hypervisor) = hypervisor_for(&simulator, &access);

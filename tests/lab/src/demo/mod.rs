@@ -118,6 +118,7 @@ async fn raise(options: &Options, out: &Out) -> Result<Stage> {
     let access = Access {
         name: "home".into(),
         root: true,
+        password: false,
         polling: ("10s", "10m"),
     };
     let (secret, hypervisor) = hypervisor_for(&simulator, &access);

@@ -54,6 +54,7 @@ async fn a_second_hypervisor_changes_nothing_for_those_who_named_none() {
     let access = Access {
         name: "second".to_owned(),
         root: true,
+        password: false,
         polling: ("1s", "10m"),
     };
     stage.add_hypervisor(&second, &access).await;
