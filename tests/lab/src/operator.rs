@@ -24,6 +24,8 @@ pub struct OperatorSettings {
     pub kubeconfig: PathBuf,
     /// Only hypervisors with this label selector.
     pub selector: Option<String>,
+    /// One of several that elect who works, by this name.
+    pub elect: Option<String>,
     /// Where its log goes; thrown away where left out.
     pub log: Option<PathBuf>,
     /// What it logs.
@@ -68,6 +70,9 @@ impl Operator {
                 .map(|s| format!("--hypervisor-selector={s}")),
         );
         // by the kernel's own link: a newer build may have replaced the file meanwhile
+        if let Some(name) = &settings.elect {
+            flags.extend(["--leader-elect".to_owned(), format!("--pod-name={name}")]);
+        }
         let mut command = Command::new("/proc/self/exe");
         command
             .args(&settings.arguments)

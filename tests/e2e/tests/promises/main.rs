@@ -20,6 +20,7 @@ mod crash;
 mod drift;
 mod hosts;
 mod phoenix;
+mod replicas;
 mod rules;
 mod trouble;
 

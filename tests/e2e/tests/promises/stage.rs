@@ -52,6 +52,10 @@ static SHARED: OnceCell<Arc<Installed>> = OnceCell::const_new();
 
 /// What differs from test to test.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches that a test sets by their names"
+)]
 pub(crate) struct Settings {
     /// The simulated host.
     pub(crate) simulator: SimulatorConfig,
@@ -102,6 +106,7 @@ pub(crate) struct Stage {
     installed: Arc<Installed>,
     alone: bool,
     operator: Option<Operator>,
+    standby: Option<Operator>,
     log: PathBuf,
     _folder: tempfile::TempDir,
 }
@@ -144,6 +149,7 @@ impl Stage {
             installed,
             alone,
             operator: None,
+            standby: None,
             log,
             _folder: folder,
         };
@@ -154,16 +160,42 @@ impl Stage {
     }
 
     pub(crate) fn start_operator(&mut self) {
+        self.operator = Some(self.operator(None));
+    }
+
+    /// Starts two operators that elect who works.
+    pub(crate) fn start_two_operators(&mut self) {
+        self.operator = Some(self.operator(Some("one")));
+        self.standby = Some(self.operator(Some("two")));
+    }
+
+    /// Kills that of the two which holds the Lease under this identity.
+    pub(crate) async fn kill_leader(&mut self, identity: &str) {
+        let leader = if identity.starts_with("one") {
+            &mut self.operator
+        } else {
+            &mut self.standby
+        };
+        leader
+            .take()
+            .expect("two operators")
+            .kill()
+            .await
+            .expect("a dead operator");
+    }
+
+    fn operator(&self, elect: Option<&str>) -> Operator {
         let settings = OperatorSettings {
             kubeconfig: self.installed.kubeconfig.clone(),
             selector: (!self.alone).then(|| format!("lab={}", self.name)),
+            elect: elect.map(str::to_owned),
             log: Some(self.log.clone()),
             filter: "info,phoenix_controller=debug,kube=warn,kube_runtime=warn".to_owned(),
             arguments: ["operator_process", "--exact", "--nocapture"]
                 .map(Into::into)
                 .to_vec(),
         };
-        self.operator = Some(Operator::start(&settings).expect("an operator"));
+        Operator::start(&settings).expect("an operator")
     }
 
     /// Kills the operator, whatever it is doing.

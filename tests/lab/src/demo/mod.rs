@@ -127,6 +127,8 @@ async fn raise(options: &Options, out: &Out) -> Result<Stage> {
     let settings = OperatorSettings {
         kubeconfig,
         selector: None,
+        // as the chart does
+        elect: Some("demo".to_owned()),
         log: Some(log.clone()),
         filter: "info,phoenix_controller=debug,kube=warn,kube_runtime=warn".into(),
         arguments: Vec::new(),
