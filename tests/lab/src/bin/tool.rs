@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use phoenix_lab::{ControlPlane, gotool};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the lab's programs by hand.
 #[derive(Debug, Parser)]
@@ -56,6 +57,8 @@ fn become_program(tool: &gotool::GoTool, first: &[&str], args: &[String]) -> Res
 
 async fn cluster() -> Result<()> {
     let control_plane = ControlPlane::start().await?;
+    // Before anything is printed: who reads it may interrupt this process at once.
+    let mut interrupted = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
     print(&format!(
         "export KUBECONFIG={}\nexport PATH={}:$PATH\n# the control plane at {} ends with Ctrl-C",
         control_plane.kubeconfig_path().display(),
@@ -67,7 +70,8 @@ async fn cluster() -> Result<()> {
             .display(),
         control_plane.url(),
     ))?;
-    tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")
+    interrupted.recv().await;
+    Ok(())
 }
 
 fn print(text: &str) -> Result<()> {
