@@ -20,6 +20,13 @@ pub enum Truth {
     Unknown,
 }
 
+/// Whether a status says that this is so.
+pub(crate) fn said_true(conditions: &[Condition], kind: ConditionType) -> bool {
+    conditions
+        .iter()
+        .any(|c| c.type_ == kind.as_str() && c.status == <&str>::from(Truth::True))
+}
+
 /// What an unmet condition means for those who wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {

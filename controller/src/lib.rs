@@ -3,6 +3,7 @@
 //! Start reading at [`engine`] (the one reconcile loop), then [`lxc`] (what both container kinds go through; the decisions stand in
 //! `lxc/plan`). `ARCHITECTURE.md` has the map and the invariants.
 
+mod by_uid;
 pub mod cli;
 pub mod condition;
 pub mod context;

@@ -3,10 +3,11 @@
 //! Nothing that the next step depends on lives here alone; after a restart it is found again or counted anew.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Mutex, PoisonError},
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
+
+use crate::by_uid::ByUid;
 
 /// So often is something tried before `Stalled` says that somebody should look.
 pub const TRIES: u32 = 4;
@@ -27,6 +28,16 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The one after `last`: it counts on where the same thing fails again.
+    pub(crate) fn after(last: Option<&Self>, what: &str, message: &str) -> Self {
+        Self {
+            what: what.to_owned(),
+            message: message.to_owned(),
+            count: last.filter(|f| f.what == what).map_or(0, |f| f.count) + 1,
+            at: Instant::now(),
+        }
+    }
+
     /// Often enough: a person should look.
     pub fn exhausted(&self) -> bool {
         self.count >= TRIES
@@ -53,27 +64,18 @@ struct Remembered {
 /// Memories by uid.
 #[derive(Debug, Default)]
 pub struct Memory {
-    by_uid: Mutex<HashMap<String, Remembered>>,
+    by_uid: ByUid<Remembered>,
 }
 
 impl Memory {
-    fn with<T>(&self, uid: &str, f: impl FnOnce(&mut Remembered) -> T) -> T {
-        f(self
-            .by_uid
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(uid.to_owned())
-            .or_default())
-    }
-
     /// The failure that repeats, if any.
     pub fn failure(&self, uid: &str) -> Option<Failure> {
-        self.with(uid, |r| r.failure.clone())
+        self.by_uid.with(uid, |r| r.failure.clone())
     }
 
     /// Counts a failed task, once per UPID however often it is looked at.
     pub fn task_failed(&self, uid: &str, upid: &str, what: &str, message: &str) {
-        self.with(uid, |r| {
+        self.by_uid.with(uid, |r| {
             if r.last_upid.as_deref() != Some(upid) {
                 r.last_upid = Some(upid.to_owned());
                 r.count(what, message);
@@ -83,7 +85,7 @@ impl Memory {
 
     /// A task went well: what failed before is over. Once per UPID, so that an old success can't hide a newer failure.
     pub fn task_succeeded(&self, uid: &str, upid: &str) {
-        self.with(uid, |r| {
+        self.by_uid.with(uid, |r| {
             if r.last_upid.as_deref() != Some(upid) {
                 r.last_upid = Some(upid.to_owned());
                 r.failure = None;
@@ -93,37 +95,24 @@ impl Memory {
 
     /// Device nodes that the host turned out not to have, among those that are optional.
     pub fn skipped_devices(&self, uid: &str) -> BTreeSet<String> {
-        self.with(uid, |r| r.skipped_devices.clone())
+        self.by_uid.with(uid, |r| r.skipped_devices.clone())
     }
 
     /// The host lacks this optional device node.
     pub fn skip_device(&self, uid: &str, path: &str) {
-        self.with(uid, |r| r.skipped_devices.insert(path.to_owned()));
+        self.by_uid
+            .with(uid, |r| r.skipped_devices.insert(path.to_owned()));
     }
 
     /// The object is gone.
     pub fn forget(&self, uid: &str) {
-        self.by_uid
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+        self.by_uid.forget(uid);
     }
 }
 
 impl Remembered {
     fn count(&mut self, what: &str, message: &str) {
-        let count = self
-            .failure
-            .as_ref()
-            .filter(|f| f.what == what)
-            .map_or(0, |f| f.count)
-            + 1;
-        self.failure = Some(Failure {
-            what: what.to_owned(),
-            message: message.to_owned(),
-            count,
-            at: Instant::now(),
-        });
+        self.failure = Some(Failure::after(self.failure.as_ref(), what, message));
     }
 }
 

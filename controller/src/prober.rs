@@ -1,12 +1,7 @@
 //! Probes in the background, one loop per container that shall serve: short pauses while it isn't healthy, long ones at rest, and the
 //! object woken only when the answer changes. What a probe means is decided by the plan.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use phoenix_crds::probe::{Probe, Scheme};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info};
 
 use crate::{
+    by_uid::ByUid,
     hash,
     probe::{HttpProbe, HttpTarget, ProbeClient, VllmProbe, VllmTarget, VllmWatch},
     wake::{ObjectKey, Wakes},
@@ -77,7 +73,7 @@ impl Drop for Running {
 /// The loops, by the object's uid.
 #[derive(Debug, Default)]
 pub struct Prober {
-    by_uid: Mutex<HashMap<String, Running>>,
+    by_uid: ByUid<Running>,
 }
 
 enum Target {
@@ -86,13 +82,9 @@ enum Target {
 }
 
 impl Prober {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Running>> {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Ends the loop of an object.
     pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
+        self.by_uid.forget(uid);
     }
 
     /// Sees to it that exactly this is probed, and tells the last answer.
@@ -106,7 +98,7 @@ impl Prober {
         wakes: &Wakes,
     ) -> ProbeView {
         let key = identity(spec, address, proxy);
-        if let Some(running) = self.lock().get(uid).filter(|r| r.key == key) {
+        if let Some(running) = self.by_uid.lock().get(uid).filter(|r| r.key == key) {
             return running.view.clone();
         }
         let unreachable = |why: String| match spec {
@@ -127,7 +119,7 @@ impl Prober {
             return unreachable(format!("{address} is no address"));
         };
         let stop = CancellationToken::new();
-        self.lock().insert(
+        self.by_uid.lock().insert(
             uid.to_owned(),
             Running {
                 key: key.clone(),
@@ -167,7 +159,7 @@ impl Prober {
 
     /// Keeps an answer; whether it is news.
     fn saw(&self, uid: &str, key: &str, seen: ProbeView) -> bool {
-        let mut loops = self.lock();
+        let mut loops = self.by_uid.lock();
         let Some(running) = loops.get_mut(uid).filter(|r| r.key == key) else {
             return false;
         };

@@ -2,8 +2,7 @@
 //! woken at the end of each. A reconcile never waits for a guest; it starts an operation and reads here what the last one found.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{Instrument, debug, info};
 
 use crate::{
+    by_uid::ByUid,
     fleet::Cluster,
     guest::{GuestError, GuestFacts, GuestKey, GuestOp, Session},
     memory::Failure,
@@ -35,6 +35,11 @@ impl GuestView {
     pub fn known(&self) -> Option<&GuestFacts> {
         self.facts.as_ref().map(|(facts, _)| &**facts)
     }
+
+    /// How old the facts are, where there are any.
+    pub fn age(&self) -> Option<Duration> {
+        self.facts.as_ref().map(|(_, at)| at.elapsed())
+    }
 }
 
 /// A console stays ours for so long after an operation, since another one mostly follows at once; then it is everybody's again.
@@ -56,7 +61,7 @@ struct Entry {
 /// The guests entered, by the object's uid.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    by_uid: Mutex<HashMap<String, Entry>>,
+    by_uid: ByUid<Entry>,
 }
 
 /// Where an operation is to happen, and who wants to know of it.
@@ -74,23 +79,14 @@ pub struct Visit {
 }
 
 impl Sessions {
-    fn with<T>(&self, uid: &str, f: impl FnOnce(&mut Entry) -> T) -> T {
-        f(self
-            .by_uid
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(uid.to_owned())
-            .or_default())
-    }
-
     /// What is known.
     pub fn view(&self, uid: &str) -> GuestView {
-        self.with(uid, |e| e.view.clone())
+        self.by_uid.with(uid, |e| e.view.clone())
     }
 
     /// The guest was stopped, started or replaced: what was found in it says nothing any more, and its console is another.
     pub fn outdated(&self, uid: &str) {
-        self.with(uid, |e| {
+        self.by_uid.with(uid, |e| {
             e.view.facts = None;
             e.open = None;
         });
@@ -98,16 +94,13 @@ impl Sessions {
 
     /// The object is gone.
     pub fn forget(&self, uid: &str) {
-        self.by_uid
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+        self.by_uid.forget(uid);
     }
 
     /// Starts an operation unless one is under way.
     pub fn start(self: &Arc<Self>, visit: Visit, op: GuestOp, limit: Duration) {
         let uid = visit.key.uid.clone();
-        self.with(&uid, |entry| {
+        self.by_uid.with(&uid, |entry| {
             if entry.view.busy.is_some() {
                 return;
             }
@@ -160,7 +153,8 @@ impl Sessions {
                 // nobody should find our silent loop on a console that we have left
                 open.close().await;
             }
-            self.with(&uid, |entry| entry.view.ended(&order.op, outcome));
+            self.by_uid
+                .with(&uid, |entry| entry.view.ended(&order.op, outcome));
             visit.wakes.wake(&visit.who);
         }
         if let Some(session) = session {
@@ -179,7 +173,7 @@ impl Sessions {
             return order;
         }
         // orders are given under the same lock, so none can slip in between
-        self.with(uid, |entry| {
+        self.by_uid.with(uid, |entry| {
             let late = orders.try_recv().ok();
             if late.is_none()
                 && entry
@@ -209,18 +203,8 @@ impl GuestView {
                 if let GuestError::ConsoleBusy { .. } = &e {
                     self.console_busy = Some(e.to_string());
                 }
-                let count = self
-                    .trouble
-                    .as_ref()
-                    .filter(|t| t.what == op.name())
-                    .map_or(0, |t| t.count)
-                    + 1;
-                self.trouble = Some(Failure {
-                    what: op.name().to_owned(),
-                    message: e.to_string(),
-                    count,
-                    at: Instant::now(),
-                });
+                let last = self.trouble.as_ref();
+                self.trouble = Some(Failure::after(last, op.name(), &e.to_string()));
             }
         }
     }

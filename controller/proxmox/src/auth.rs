@@ -266,7 +266,7 @@ impl Login {
 
 impl Ticket {
     fn headers(&self, call: &Call) -> &HeaderMap {
-        if call.method == "GET" {
+        if call.is_read() {
             &self.read
         } else {
             &self.write

@@ -171,15 +171,15 @@ impl Transport {
             .instrument(span.clone())
             .await;
         span.record("code", code);
-        if let Some(observer) = &self.observer {
-            observer.call(
-                call.template,
-                call.method,
-                code,
-                began.elapsed().as_secs_f64(),
-            );
-        }
+        self.observe(call, code, began);
         result
+    }
+
+    fn observe(&self, call: &Call, code: u16, began: Instant) {
+        if let Some(observer) = &self.observer {
+            let seconds = began.elapsed().as_secs_f64();
+            observer.call(call.template, call.method, code, seconds);
+        }
     }
 
     async fn exchange(
@@ -240,17 +240,10 @@ impl Transport {
         let began = Instant::now();
         let span = tracing::debug_span!("proxmox", method = call.method, endpoint = call.template);
         let result = self.handshake(host, call, headers).instrument(span).await;
-        if let Some(observer) = &self.observer {
-            let code = result
-                .as_ref()
-                .map_or_else(|error| error.status.unwrap_or_default(), |_| 101);
-            observer.call(
-                call.template,
-                call.method,
-                code,
-                began.elapsed().as_secs_f64(),
-            );
-        }
+        let code = result
+            .as_ref()
+            .map_or_else(|error| error.status.unwrap_or_default(), |_| 101);
+        self.observe(call, code, began);
         result
     }
 

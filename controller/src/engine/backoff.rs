@@ -1,12 +1,10 @@
 //! Capped exponential back-off with jitter, per object.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+use crate::by_uid::ByUid;
 
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_mins(2);
@@ -14,13 +12,13 @@ const LONGEST: Duration = Duration::from_mins(2);
 /// The back-offs of all objects, by uid.
 #[derive(Debug, Default)]
 pub struct Backoffs {
-    by_uid: Mutex<HashMap<String, (u32, ExponentialBackoff)>>,
+    by_uid: ByUid<(u32, ExponentialBackoff)>,
 }
 
 impl Backoffs {
     /// How long this object waits now; longer each time until `reset`.
     pub fn next(&self, uid: &str) -> Duration {
-        let mut map = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.by_uid.lock();
         let backoff = map.entry(uid.to_owned()).or_insert_with(|| {
             let pauses = ExponentialBuilder::default()
                 .with_min_delay(FIRST)
@@ -36,19 +34,12 @@ impl Backoffs {
 
     /// How often in a row it went wrong.
     pub fn count(&self, uid: &str) -> u32 {
-        self.by_uid
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(uid)
-            .map_or(0, |b| b.0)
+        self.by_uid.lock().get(uid).map_or(0, |b| b.0)
     }
 
     /// It went well, or the object is gone.
     pub fn reset(&self, uid: &str) {
-        self.by_uid
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+        self.by_uid.forget(uid);
     }
 }
 

@@ -1,10 +1,6 @@
 //! The engine's writes to Kubernetes: finalizer, status, events.
 
-use std::{
-    any::Any,
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{any::Any, sync::Arc};
 
 use kube::{
     ResourceExt,
@@ -16,7 +12,7 @@ use serde_json::json;
 use tracing::debug;
 
 use super::{Announcement, Kind};
-use crate::context::Context;
+use crate::{by_uid::ByUid, context::Context};
 
 /// Field manager of everything that the operator writes.
 pub(crate) const MANAGER: &str = "phoenix-hypervisor";
@@ -24,7 +20,7 @@ pub(crate) const MANAGER: &str = "phoenix-hypervisor";
 /// Objects as last written by us: the watch may be behind our own writes, and a pass that doesn't know the task it started would err.
 #[derive(Debug, Default)]
 pub(crate) struct Latest {
-    by_uid: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+    by_uid: ByUid<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Latest {
@@ -32,6 +28,7 @@ impl Latest {
     pub(crate) fn newer<K: Kind>(&self, watched: &K) -> Arc<K> {
         let uid = watched.uid().unwrap_or_default();
         let written = self
+            .by_uid
             .lock()
             .get(&uid)
             .cloned()
@@ -44,17 +41,13 @@ impl Latest {
 
     fn wrote<K: Kind>(&self, object: K) {
         if let Some(uid) = object.uid() {
-            self.lock().insert(uid, Arc::new(object));
+            self.by_uid.lock().insert(uid, Arc::new(object));
         }
     }
 
     /// The object is gone.
     pub(crate) fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<dyn Any + Send + Sync>>> {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_uid.forget(uid);
     }
 }
 

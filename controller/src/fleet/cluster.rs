@@ -218,9 +218,7 @@ impl Cluster {
     pub fn forget(&self, who: &ObjectKey) {
         lock(&self.interest).retain(|_, k| k != who);
         lock(&self.reserved).retain(|_, k| k != who);
-        for next in self.clones.leave(who) {
-            self.wakes.wake(&next);
-        }
+        self.done_cloning(who);
     }
 
     /// Gives up the turn to clone and wakes the next in line.

@@ -79,17 +79,4 @@ impl GuestError {
             cause: error.to_string(),
         }
     }
-
-    /// A static name for metrics and logs.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::ConsoleBusy { .. } => "console_busy",
-            Self::Locked { .. } => "locked",
-            Self::Unreached { .. } => "unreached",
-            Self::Lost { .. } => "lost",
-            Self::Timeout { .. } => "timeout",
-            Self::Protocol { .. } => "protocol",
-            Self::Failed { .. } => "failed",
-        }
-    }
 }

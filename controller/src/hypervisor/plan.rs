@@ -15,7 +15,7 @@ use super::{
     observe::{Inventory, Observed},
 };
 use crate::{
-    condition::{Finding, Truth},
+    condition::{Finding, Truth, said_true},
     engine::{Plan, Verdict},
     fleet::{Barred, Health},
 };
@@ -126,14 +126,8 @@ fn decide(
 }
 
 fn was_connected(object: &Hypervisor) -> bool {
-    let conditions = object
-        .status
-        .as_ref()
-        .map(|s| s.conditions.as_slice())
-        .unwrap_or_default();
-    conditions
-        .iter()
-        .any(|c| c.type_ == C::Connected.as_str() && c.status == "True")
+    let status = object.status.as_ref();
+    status.is_some_and(|s| said_true(&s.conditions, C::Connected))
 }
 
 fn failed(object: &Hypervisor, secret: &str, kind: &ErrorKind, message: &str) -> Finding {

@@ -12,6 +12,7 @@ use super::{
     desired::{Desired, Goal, Present, Role},
     mark::Ownership,
     observe::Observed,
+    plan::missing_device,
     step::{Change, GuestStep, Site, Step},
 };
 use crate::{
@@ -443,12 +444,7 @@ fn operation(step: GuestStep, present: &Present) -> Result<(GuestOp, Duration), 
 
 /// Why a PUT was refused, in the words of the condition that it belongs to.
 fn refused(error: &Error, change: &Change, site: &Site, step: &Step) -> Fault {
-    let device = error
-        .message
-        .split_once("Device ")
-        .and_then(|(_, rest)| rest.split_once(" does not exist"))
-        .map(|(device, _)| device);
-    if let Some(device) = device {
+    if let Some(device) = missing_device(&error.message) {
         let message = format!(
             "node {} has no {device}. Load the NVIDIA driver there (`nvidia-smi` and `nvidia-modprobe -u -c0` make its device nodes), or \
              correct spec.gpus.indices.",

@@ -189,6 +189,18 @@ pub struct AclShape {
     pub propagate: bool,
 }
 
+impl AclShape {
+    /// A line that deeper paths inherit.
+    pub(crate) fn inherited(who: &str, path: &str, privileges: &[&str]) -> Self {
+        Self {
+            path: path.to_owned(),
+            who: who.to_owned(),
+            privileges: privileges.iter().map(|name| (*name).to_owned()).collect(),
+            propagate: true,
+        }
+    }
+}
+
 /// How long things take: figures of a real host times a factor.
 #[derive(Debug, Clone)]
 pub struct Timing {

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::{Response, header};
+use http::Response;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
 use crate::{
     config::HostShape,
-    http::{RawParams, RawValue, response::Answer},
+    http::{
+        RawParams, RawValue,
+        response::{Answer, is_json},
+    },
 };
 
 /// Keys of containers that came after 8.4.
@@ -65,11 +68,7 @@ pub(crate) fn unknown(template: &str, params: &RawParams) -> BTreeMap<String, St
 
 /// An answer whose JSON is changed on its way.
 pub(crate) async fn rewrite(answer: Answer, change: impl FnOnce(&mut Value)) -> Answer {
-    let json = answer
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if !json {
+    if !is_json(&answer) {
         return answer;
     }
     let (parts, body) = answer.into_parts();

@@ -18,11 +18,7 @@ use crate::{
 impl Core {
     pub(crate) fn edit_config(&self, vmid: u32, key: &str, value: Option<&str>) -> Result<()> {
         let mut state = self.state();
-        let file = &mut state
-            .containers
-            .get_mut(&vmid)
-            .with_context(|| format!("there is no container {vmid}"))?
-            .file;
+        let file = &mut state.known_mut(vmid)?.file;
         match (key, value) {
             ("description", value) => file.main.description = value.and_then(kept_description),
             (_, Some(value)) => file.main.set(key, value),
@@ -44,13 +40,7 @@ impl Core {
             let mut state = self.state();
             state.containers.remove(&vmid);
             for (id, storage) in &mut state.storages {
-                let own: Vec<String> = storage
-                    .volumes
-                    .iter()
-                    .filter(|(_, volume)| volume.vmid == vmid)
-                    .map(|(name, _)| name.clone())
-                    .collect();
-                for name in own {
+                for name in storage.volumes_of(vmid) {
                     if let Some(volume) = storage.volumes.get_mut(&name) {
                         volume.busy = false;
                     }
@@ -103,13 +93,7 @@ impl Core {
     }
 
     pub(crate) fn set_lock(&self, vmid: u32, lock: Option<&str>) -> Result<()> {
-        let mut state = self.state();
-        state
-            .containers
-            .get_mut(&vmid)
-            .with_context(|| format!("there is no container {vmid}"))?
-            .file
-            .set_lock(lock);
+        self.state().known_mut(vmid)?.file.set_lock(lock);
         Ok(())
     }
 
@@ -129,23 +113,14 @@ impl Core {
         online: Option<bool>,
     ) -> Result<()> {
         let mut state = self.state();
-        let storage = state
-            .storages
-            .get_mut(id)
-            .with_context(|| format!("there is no storage {id}"))?;
+        let storage = state.known_storage(id)?;
         storage.full = full.unwrap_or(storage.full);
         storage.online = online.unwrap_or(storage.online);
         Ok(())
     }
 
     pub(crate) async fn power_off(&self, vmid: u32) -> Result<()> {
-        let node = self
-            .state()
-            .containers
-            .get(&vmid)
-            .with_context(|| format!("there is no container {vmid}"))?
-            .node
-            .clone();
+        let node = self.state().known_mut(vmid)?.node.clone();
         self.guests.halt(vmid).await?;
         api::stopped(self, &node, vmid);
         Ok(())
@@ -153,10 +128,7 @@ impl Core {
 
     pub(crate) fn ignore_shutdown(&self, vmid: u32) -> Result<()> {
         let mut state = self.state();
-        let container = state
-            .containers
-            .get_mut(&vmid)
-            .with_context(|| format!("there is no container {vmid}"))?;
+        let container = state.known_mut(vmid)?;
         container
             .runtime
             .as_mut()
@@ -167,15 +139,7 @@ impl Core {
 
     pub(crate) fn set_busy(&self, storage: &str, volume: &str, busy: bool) -> Result<()> {
         let mut state = self.state();
-        let storage = state
-            .storages
-            .get_mut(storage)
-            .with_context(|| format!("there is no storage {storage}"))?;
-        storage
-            .volumes
-            .get_mut(leaf(volume))
-            .with_context(|| format!("there is no volume {volume}"))?
-            .busy = busy;
+        state.known_volume(storage, volume)?.busy = busy;
         Ok(())
     }
 
@@ -227,12 +191,7 @@ impl Simulator {
 
     /// Replaces a container's whole configuration file.
     pub fn replace_config(&self, vmid: u32, text: &str) -> Result<()> {
-        let mut state = self.core.state();
-        state
-            .containers
-            .get_mut(&vmid)
-            .with_context(|| format!("there is no container {vmid}"))?
-            .file = ConfigFile::parse(text);
+        self.core.state().known_mut(vmid)?.file = ConfigFile::parse(text);
         Ok(())
     }
 
@@ -282,11 +241,8 @@ impl Simulator {
     /// Somebody destroyed a snapshot with ZFS's own tool.
     pub fn drop_volume_snapshot(&self, storage: &str, volume: &str, name: &str) -> Result<()> {
         let mut state = self.core.state();
-        let storage = state
-            .storages
-            .get_mut(storage)
-            .with_context(|| format!("there is no storage {storage}"))?;
-        storage
+        state
+            .known_storage(storage)?
             .drop_snapshot(leaf(volume), name)
             .map_err(anyhow::Error::msg)
     }
@@ -294,15 +250,7 @@ impl Simulator {
     /// Somebody changed a volume's size with the storage's own tool.
     pub fn set_volume_size(&self, storage: &str, volume: &str, bytes: u64) -> Result<()> {
         let mut state = self.core.state();
-        let storage = state
-            .storages
-            .get_mut(storage)
-            .with_context(|| format!("there is no storage {storage}"))?;
-        storage
-            .volumes
-            .get_mut(leaf(volume))
-            .with_context(|| format!("there is no volume {volume}"))?
-            .size = bytes;
+        state.known_volume(storage, volume)?.size = bytes;
         Ok(())
     }
 

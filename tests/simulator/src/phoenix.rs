@@ -157,12 +157,7 @@ impl TemplateShape {
 }
 
 fn operator_acl(who: &str) -> Vec<AclShape> {
-    let line = |path: &str, privileges: &[&str]| AclShape {
-        path: path.to_owned(),
-        who: who.to_owned(),
-        privileges: privileges.iter().map(|name| (*name).to_owned()).collect(),
-        propagate: true,
-    };
+    let line = |path, privileges: &[&str]| AclShape::inherited(who, path, privileges);
     let store = ["Datastore.AllocateSpace", "Datastore.Audit"];
     vec![
         line("/vms", &CONTAINERS),

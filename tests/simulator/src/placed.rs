@@ -1,6 +1,6 @@
 //! What an administrator's own commands leave behind: containers put back from a configuration file, volumes and snapshots that are gone.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::{
     model::{
@@ -26,10 +26,7 @@ impl Simulator {
             "there is a container {vmid} already"
         );
         for (id, name) in volume::all_volumes(&file) {
-            let storage = state
-                .storages
-                .get_mut(&id)
-                .with_context(|| format!("there is no storage {id}"))?;
+            let storage = state.known_storage(&id)?;
             let own = leaf(&name).to_owned();
             if storage.volumes.contains_key(&own) {
                 continue;

@@ -127,12 +127,7 @@ fn user(id: &str, password: &str, enabled: bool, tokens: &[(&str, bool, u64)]) -
 }
 
 fn limited(who: &str) -> Vec<AclShape> {
-    let line = |path: &str, privileges: &[&str]| AclShape {
-        path: path.to_owned(),
-        who: who.to_owned(),
-        privileges: privileges.iter().map(|name| (*name).to_owned()).collect(),
-        propagate: true,
-    };
+    let line = |path, privileges: &[&str]| AclShape::inherited(who, path, privileges);
     let storage = ["Datastore.Audit", "Datastore.AllocateSpace"];
     vec![
         line("/vms", &CONTAINERS),

@@ -29,6 +29,12 @@ impl From<String> for Broken {
     }
 }
 
+impl From<anyhow::Error> for Broken {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
 impl Broken {
     /// Puts words before the text, as Perl's nested `die` does.
     pub(crate) fn within(self, prefix: &str) -> Self {

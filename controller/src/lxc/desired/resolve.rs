@@ -160,6 +160,9 @@ async fn allowed<K: LxcKind>(
 
 /// Objects that were cloned from this one and are still there.
 fn children<K: LxcKind>(object: &K, cx: &Context) -> Vec<String> {
+    if !K::SEALED {
+        return Vec::new();
+    }
     let (me, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     let mine = |ns: Option<String>, template: Option<&str>| {
         ns.as_deref() == Some(&namespace) && template == Some(&me)
@@ -168,9 +171,6 @@ fn children<K: LxcKind>(object: &K, cx: &Context) -> Vec<String> {
     let containers = cx.stores.all_containers();
     let exists =
         |status: Option<&phoenix_crds::LxcStatus>| status.is_some_and(|s| s.vmid.is_some());
-    if !K::SEALED {
-        return Vec::new();
-    }
     let t = templates
         .iter()
         .filter(|t| mine(t.namespace(), crate::lxc::template_of(*t)) && exists(t.status.as_ref()));

@@ -6,6 +6,7 @@ use phoenix_crds::conditions::ConditionType as C;
 use proxmox_client::TaskState;
 
 use crate::{
+    condition::said_true,
     fleet::{Barred, Health, Look, Presence, Seen, Turn},
     lxc::mark::{Mark, Ownership},
     memory::Failure,
@@ -65,12 +66,7 @@ impl Reported {
         let Some(status) = status else {
             return Self::default();
         };
-        let met = |kind: C| {
-            status
-                .conditions
-                .iter()
-                .any(|c| c.type_ == kind.as_str() && c.status == "True")
-        };
+        let met = |kind| said_true(&status.conditions, kind);
         let seen = status.gpus.iter().filter(|g| g.uuid.is_some());
         Self {
             gpus: seen.filter_map(|g| u32::try_from(g.index).ok()).collect(),

@@ -20,6 +20,7 @@ use super::{
     mark::Mark,
 };
 use crate::{
+    condition::said_true,
     context::Context,
     fault::Fault,
     fleet::{Cluster, Health, Presence, Seen},
@@ -206,7 +207,10 @@ async fn details<K: LxcKind>(
         };
         seen.active_task = active(cluster, &node, vmid, source).await?;
     }
-    seen.rivals = rivals(object, present, cluster.name(), cx);
+    // only a start is refused for their sake
+    if !container.running() {
+        seen.rivals = rivals(object, present, cluster.name(), cx);
+    }
     if let Role::Template { .. } = present.role {
         sealing(seen, &mark, &container, vmid, cluster, cx).await?;
     }
@@ -220,10 +224,7 @@ async fn details<K: LxcKind>(
 
 /// The mark as it stood, from what the status says was durably done.
 fn lost_mark(status: &phoenix_crds::LxcStatus, bare: Mark, present: &Present) -> Mark {
-    let set_up = status
-        .conditions
-        .iter()
-        .any(|c| c.type_ == C::SetupComplete.as_str() && c.status == "True");
+    let set_up = said_true(&status.conditions, C::SetupComplete);
     Mark {
         created: true,
         setup: set_up.then(|| present.setup_mark.clone()),

@@ -64,11 +64,7 @@ pub(super) async fn sealing(
         .ct_snapshots(&container.node, vmid)
         .await
         .map_err(failed)?;
-    seen.snapshots = snapshots
-        .into_iter()
-        .map(|s| s.name)
-        .filter(|name| name != "current")
-        .collect();
+    seen.snapshots = snapshots.into_iter().map(|s| s.name).collect();
     if mark.revision.is_some() {
         let tasks = client
             .active_tasks(&container.node, Some(vmid))

@@ -132,12 +132,7 @@ fn running_setup<'a>(view: &View<'a>) -> Option<&'a SetupState> {
 }
 
 fn progress(run: &SetupState) -> String {
-    let last = run
-        .tail
-        .lines()
-        .rev()
-        .find(|l| !l.trim().is_empty())
-        .unwrap_or_default();
+    let last = last_line(&run.tail).unwrap_or_default();
     let doing = if run.phase == SetupPhase::Verifying {
         "Verifying the setup"
     } else {
@@ -148,6 +143,11 @@ fn progress(run: &SetupState) -> String {
     } else {
         format!("{doing} (attempt {}): {}", run.attempt, clip(last))
     }
+}
+
+/// The last line that says something.
+pub(super) fn last_line(text: &str) -> Option<&str> {
+    text.lines().rev().find(|l| !l.trim().is_empty())
 }
 
 fn clip(line: &str) -> String {
@@ -161,13 +161,7 @@ fn boot(view: &View<'_>, draft: &mut Draft) -> Decision {
         let message = format!("The container has run for {up} s, but {}.", lacking(facts));
         draft.stalled(C::SetupComplete, Reason::Waiting, message);
         // it is looked at again all the same: a network comes back
-        let age = view
-            .observed
-            .guest
-            .facts
-            .as_ref()
-            .map(|(_, at)| at.elapsed())
-            .unwrap_or_default();
+        let age = view.observed.guest.age().unwrap_or_default();
         return Some(match FRESH.checked_sub(age) {
             Some(left) => Verdict::Wait {
                 until: left.max(Duration::from_secs(1)),
@@ -240,13 +234,7 @@ fn judge(view: &View<'_>, draft: &mut Draft, setup: &Setup, run: &SetupState) ->
     } else {
         Reason::Failed
     };
-    let last = run
-        .tail
-        .lines()
-        .rev()
-        .find(|l| !l.trim().is_empty())
-        .map(clip)
-        .unwrap_or_default();
+    let last = last_line(&run.tail).map(clip).unwrap_or_default();
     let message = format!(
         "In attempt {} of {}, {how}; it last said: {last:?}.",
         run.attempt,
@@ -258,13 +246,7 @@ fn judge(view: &View<'_>, draft: &mut Draft, setup: &Setup, run: &SetupState) ->
         );
         return draft.blocked(C::SetupComplete, reason, message);
     }
-    let age = view
-        .observed
-        .guest
-        .facts
-        .as_ref()
-        .map(|(_, at)| at.elapsed())
-        .unwrap_or_default();
+    let age = view.observed.guest.age().unwrap_or_default();
     let pause = Duration::from_secs(2u64.saturating_pow(run.attempt).min(120));
     match pause.checked_sub(age).filter(|left| !left.is_zero()) {
         Some(left) => draft.wait(C::SetupComplete, reason, message, left),

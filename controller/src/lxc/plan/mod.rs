@@ -16,6 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use phoenix_crds::conditions::{ConditionType, Reason};
 
 pub(super) use seal::{Seal, sealed};
+pub(super) use serve::missing_device;
 
 use super::{
     desired::{Desired, Goal, Present, Target},

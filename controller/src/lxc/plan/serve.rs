@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use phoenix_crds::conditions::{ConditionType as C, Reason};
 
-use super::{Decision, Draft, ON_WAKE, View, guest::unavailable};
+use super::{
+    Decision, Draft, ON_WAKE, View,
+    guest::{last_line, unavailable},
+};
 use crate::{
     condition::Finding,
     engine::Verdict,
@@ -94,7 +97,7 @@ pub(super) fn start(view: &View<'_>, draft: &mut Draft, site: &Site) -> Decision
 }
 
 /// Proxmox's "Device /dev/nvidia0 does not exist".
-fn missing_device(message: &str) -> Option<&str> {
+pub(in crate::lxc) fn missing_device(message: &str) -> Option<&str> {
     let rest = message.split_once("Device ")?.1;
     rest.split_once(" does not exist").map(|(device, _)| device)
 }
@@ -232,12 +235,7 @@ fn look_again(view: &View<'_>, every: Duration) -> Decision {
     {
         return Some(Verdict::Wait { until: left });
     }
-    let age = view
-        .observed
-        .guest
-        .facts
-        .as_ref()
-        .map_or(every, |(_, at)| at.elapsed());
+    let age = view.observed.guest.age().unwrap_or(every);
     Some(
         match every.checked_sub(age).filter(|left| !left.is_zero()) {
             Some(left) => Verdict::Wait { until: left },
@@ -340,12 +338,7 @@ fn explain(unit: &VllmUnit, probe: Option<&VllmProbe>, loading_for: u64) -> (Rea
             .exit_status
             .map(|c| format!(" with exit code {c}"))
             .unwrap_or_default();
-        let last = unit
-            .journal_tail
-            .lines()
-            .rev()
-            .find(|l| !l.trim().is_empty())
-            .unwrap_or("nothing");
+        let last = last_line(&unit.journal_tail).unwrap_or("nothing");
         let message = format!(
             "vLLM ended{code} and is {} ({}); its journal last said: {last:?}.",
             unit.active, unit.sub

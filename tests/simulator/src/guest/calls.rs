@@ -92,6 +92,14 @@ impl Reply {
     }
 }
 
+/// An option's name, and its value where that hangs on it: `--name=value`.
+pub(super) fn option(word: &str) -> (&str, Option<String>) {
+    match word.split_once('=') {
+        Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+        _ => (word, None),
+    }
+}
+
 /// Serves the calls of one guest until the task is dropped.
 pub(super) async fn serve<F, Fut>(seam: &Path, handle: F) -> Result<()>
 where

@@ -111,13 +111,16 @@ pub(crate) fn injected(code: u16, reason: &str) -> Failure {
     }
 }
 
-/// Squeezes a body of JSON that is long enough, as it is done for clients that can take it.
-pub(crate) async fn squeeze(answer: Answer) -> Answer {
-    let json = answer
+pub(crate) fn is_json(answer: &Answer) -> bool {
+    answer
         .headers()
         .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if !json {
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+}
+
+/// Squeezes a body of JSON that is long enough, as it is done for clients that can take it.
+pub(crate) async fn squeeze(answer: Answer) -> Answer {
+    if !is_json(&answer) {
         return answer;
     }
     let (mut parts, body) = answer.into_parts();

@@ -19,7 +19,7 @@ use crate::{
 };
 use section::ConfigFile;
 use status::Sample;
-use storage::Storage;
+use storage::{Storage, Volume};
 use task::Tasks;
 
 /// Everything that changes.
@@ -128,6 +128,25 @@ impl State {
             .ok_or_else(|| anyhow::anyhow!("there is no container {vmid}"))
     }
 
+    /// A storage, for those who act outside the API.
+    pub(crate) fn known_storage(&mut self, id: &str) -> anyhow::Result<&mut Storage> {
+        self.storages
+            .get_mut(id)
+            .ok_or_else(|| anyhow::anyhow!("there is no storage {id}"))
+    }
+
+    /// A volume, for those who act outside the API.
+    pub(crate) fn known_volume(
+        &mut self,
+        storage: &str,
+        name: &str,
+    ) -> anyhow::Result<&mut Volume> {
+        self.known_storage(storage)?
+            .volumes
+            .get_mut(storage::leaf(name))
+            .ok_or_else(|| anyhow::anyhow!("there is no volume {name}"))
+    }
+
     pub(crate) fn taken(&self, vmid: u32) -> Result<(), String> {
         match self.containers.get(&vmid) {
             Some(container) => Err(format!(
@@ -181,6 +200,17 @@ impl Container {
             Some(lock) => Err(format!("CT is locked ({lock})")),
             None => Ok(()),
         }
+    }
+
+    /// Proxmox's `assert_if_modified`.
+    pub(crate) fn check_digest(&self, expected: Option<&str>) -> Result<(), String> {
+        if expected.is_some_and(|digest| digest != self.file.digest()) {
+            return Err(
+                "detected modified configuration - file changed by other user? Try again."
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 }
 

@@ -68,6 +68,15 @@ impl Storage {
         }
     }
 
+    /// The volumes of one container.
+    pub(crate) fn volumes_of(&self, vmid: u32) -> Vec<String> {
+        self.volumes
+            .iter()
+            .filter(|(_, volume)| volume.vmid == vmid)
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
     pub(crate) fn plugin(&self) -> &'static str {
         match self.shape.kind {
             StorageKind::ZfsPool { .. } => "zfspool",

@@ -336,11 +336,9 @@ async fn copy(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
             root(to, &new)
         };
         if mount.key == "rootfs" {
-            let cloned = core
-                .guests
+            core.guests
                 .clone_root(root(from, name), plan.snapshot.clone(), written)
-                .await;
-            cloned.map_err(|error| Broken::Failed(format!("{error:#}")))?;
+                .await?;
         }
     }
     job.late()?;

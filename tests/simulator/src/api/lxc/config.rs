@@ -139,14 +139,7 @@ pub(super) async fn put(call: Call) -> Outcome {
         let state = call.core.state();
         let container = state.container(&call.node, vmid)?;
         container.check_lock()?;
-        if call
-            .get("digest")
-            .is_some_and(|digest| digest != container.file.digest())
-        {
-            return Err(Failure::die(
-                "detected modified configuration - file changed by other user? Try again.",
-            ));
-        }
+        container.check_digest(call.get("digest"))?;
         (
             container.file.main.clone(),
             container.file.main.get("unprivileged") == Some("1"),

@@ -297,13 +297,7 @@ pub(super) async fn discard(core: &Arc<Core>, vmid: u32) {
             pool.guests.remove(&vmid);
         }
         for (id, storage) in &mut state.storages {
-            let own: Vec<String> = storage
-                .volumes
-                .iter()
-                .filter(|(_, volume)| volume.vmid == vmid)
-                .map(|(name, _)| name.clone())
-                .collect();
-            for name in own {
+            for name in storage.volumes_of(vmid) {
                 if storage.destroy(&name).is_ok() {
                     roots.push(root(id, &name));
                 }
@@ -342,10 +336,7 @@ async fn build(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
         )));
     };
     let root = fill(core, &mounts, &template)?;
-    core.guests
-        .create_root(root, template.file.clone())
-        .await
-        .map_err(|error| Broken::Failed(format!("{error:#}")))?;
+    core.guests.create_root(root, template.file.clone()).await?;
     job.log(format!(
         "Total bytes read: {} ({}, 200MiB/s)",
         template.unpacked,

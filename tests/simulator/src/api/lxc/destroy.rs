@@ -92,16 +92,10 @@ fn free(core: &Core, node: &str, vmid: u32, unreferenced: bool) -> Result<Vec<St
     let mut state = core.state();
     let mut wanted = volume::all_volumes(&state.container(node, vmid)?.file);
     if unreferenced {
-        let all = state.storages.iter().flat_map(|(id, storage)| {
-            storage
-                .volumes
-                .iter()
-                .map(move |(name, volume)| (id, name, volume))
-        });
-        wanted.extend(
-            all.filter(|(_, _, volume)| volume.vmid == vmid)
-                .map(|(id, name, _)| (id.clone(), name.clone())),
-        );
+        wanted.extend(state.storages.iter().flat_map(|(id, storage)| {
+            let own = storage.volumes_of(vmid).into_iter();
+            own.map(move |name| (id.clone(), name))
+        }));
     }
     let mut gone = Vec::new();
     for (id, name) in wanted {

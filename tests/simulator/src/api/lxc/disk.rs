@@ -76,14 +76,7 @@ pub(super) fn resize(call: &Call) -> Outcome {
         let state = call.core.state();
         let container = state.container(&call.node, vmid)?;
         container.check_lock()?;
-        if call
-            .get("digest")
-            .is_some_and(|digest| digest != container.file.digest())
-        {
-            return Err(Failure::die(
-                "detected modified configuration - file changed by other user? Try again.",
-            ));
-        }
+        container.check_digest(call.get("digest"))?;
         let (_, storage, name) = find(&state, &call.node, vmid, &key).map_err(absent)?;
         if let Some(owner) = state
             .storage(&storage)?
@@ -232,11 +225,9 @@ async fn copy(
         return Err(broken);
     }
     if key == "rootfs" {
-        let cloned = core
-            .guests
+        core.guests
             .clone_root(root(&from, &name), None, root(target, &new))
-            .await;
-        cloned.map_err(|error| Broken::Failed(format!("{error:#}")))?;
+            .await?;
     }
     let mut state = core.state();
     let on = state.storage(target)?;

@@ -175,10 +175,7 @@ pub(super) async fn go_down(
     let down = if honours {
         job.work(core.config.timing.durations.shutdown).await?;
         let patience = limit.max(PATIENCE);
-        core.guests
-            .shutdown(vmid, patience)
-            .await
-            .map_err(|error| Broken::Failed(format!("{error:#}")))?
+        core.guests.shutdown(vmid, patience).await?
     } else {
         job.pause(limit).await?;
         false

@@ -129,10 +129,7 @@ pub(super) fn create(call: &Call) -> Outcome {
                 job.work(core.config.timing.durations.snapshot).await?;
                 take(&mut core.state(), &job.upid.node, vmid, &name)?;
                 if let Some(root) = root {
-                    core.guests
-                        .snapshot_root(root, name.clone())
-                        .await
-                        .map_err(|error| Broken::Failed(format!("{error:#}")))?;
+                    core.guests.snapshot_root(root, name.clone()).await?;
                 }
                 job.late()
             }
@@ -378,10 +375,7 @@ async fn go_back(job: &Arc<Job>, vmid: u32, name: &str) -> Result<(), Broken> {
     }
     job.work(core.config.timing.durations.rollback).await?;
     if let Some(root) = root_of(&section) {
-        core.guests
-            .rollback_root(root, name.to_owned())
-            .await
-            .map_err(|error| Broken::Failed(format!("{error:#}")))?;
+        core.guests.rollback_root(root, name.to_owned()).await?;
     }
     let mut state = core.state();
     for (storage, leaf) in volumes(&section) {

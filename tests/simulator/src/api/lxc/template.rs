@@ -81,11 +81,9 @@ async fn work(job: &Arc<Job>, vmid: u32) -> Result<(), Broken> {
         };
         tracing::debug!(vmid, new, size, "a volume became a base");
         if mount.key == "rootfs" {
-            let renamed = core
-                .guests
+            core.guests
                 .rename_root(root(&storage, &name), root(&storage, &new))
-                .await;
-            renamed.map_err(|error| Broken::Failed(format!("{error:#}")))?;
+                .await?;
         }
     }
     core.state()

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::full_name;
 use crate::guest::boot::Guest;
-use crate::guest::calls::Call;
+use crate::guest::calls::{self, Call};
 
 const KEPT: usize = 20_000;
 
@@ -66,10 +66,7 @@ pub(in crate::guest) async fn journalctl(guest: &Guest, call: &Call) -> i32 {
     let mut quiet = false;
     let mut args = call.args.iter();
     while let Some(arg) = args.next() {
-        let (name, attached) = match arg.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-            _ => (arg.as_str(), None),
-        };
+        let (name, attached) = calls::option(arg);
         let mut value = || {
             attached
                 .clone()

@@ -7,7 +7,7 @@ use super::file::UnitFile;
 use super::show::{enablement, properties, status, status_code};
 use super::{Active, FOLDERS, WANTS, full_name, is_builtin, load, path_of};
 use crate::guest::boot::Guest;
-use crate::guest::calls::Call;
+use crate::guest::calls::{self, Call};
 use crate::guests::GuestEvent;
 
 #[derive(Default)]
@@ -32,10 +32,7 @@ fn options(args: &[String]) -> Options {
     let mut found = Options::default();
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let (name, attached) = match arg.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-            _ => (arg.as_str(), None),
-        };
+        let (name, attached) = calls::option(arg);
         let mut value = || {
             attached
                 .clone()

@@ -6,7 +6,7 @@ use super::file::UnitFile;
 use super::systemctl::started;
 use super::{Active, full_name, path_of};
 use crate::guest::boot::Guest;
-use crate::guest::calls::Call;
+use crate::guest::calls::{self, Call};
 use crate::guest::confine::PATH;
 
 /// `systemd-run`: a service made up on the spot.
@@ -22,10 +22,7 @@ pub(in crate::guest) async fn run_transient(guest: &Arc<Guest>, call: &Call) -> 
             command.extend(args.by_ref().cloned());
             break;
         }
-        let (option, attached) = match arg.split_once('=') {
-            Some((option, value)) if option.starts_with("--") => (option, Some(value.to_owned())),
-            _ => (arg.as_str(), None),
-        };
+        let (option, attached) = calls::option(arg);
         let mut value = || {
             attached
                 .clone()

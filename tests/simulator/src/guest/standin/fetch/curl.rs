@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Asked, Failed, Url, get};
 use crate::guest::boot::Guest;
-use crate::guest::calls::Call;
+use crate::guest::calls::{self, Call};
 
 #[derive(Default)]
 #[expect(
@@ -46,10 +46,7 @@ fn curl_options(args: &[String]) -> Options {
             words.push_front(first.to_owned());
             continue;
         }
-        let (name, attached) = match word.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-            _ => (word.as_str(), None),
-        };
+        let (name, attached) = calls::option(&word);
         let mut value = || {
             attached
                 .clone()
