@@ -21,6 +21,11 @@ impl<T> ByUid<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Works on an object's value, where there is one.
+    pub(crate) fn with_known<R>(&self, uid: &str, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.lock().get_mut(uid).map(f)
+    }
+
     /// The object is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.lock().remove(uid);

@@ -72,8 +72,32 @@ pub async fn run(
     // served from the first moment: a probe must not end a process that waits for the CRDs
     let working = Arc::new(OnceLock::new());
     let serving = tokio::spawn(server.run(pages(&working, &metrics), shutdown.clone()));
+    let leader_elect = settings.leader_elect;
+    let outcome = serve(settings, kube, &leadership, metrics, &working, &shutdown).await;
+    lease_stop.cancel();
+    if leader_elect {
+        drop(tokio::time::timeout(Duration::from_secs(5), campaigning).await);
+    } else {
+        campaigning.abort();
+    }
+    shutdown.cancel();
+    drop(serving.await);
+    outcome
+}
+
+/// Waits for the CRDs and for its turn, and leads then.
+async fn serve(
+    settings: Settings,
+    kube: Client,
+    leadership: &Leadership,
+    metrics: Arc<Metrics>,
+    working: &OnceLock<Arc<Context>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let lost = leadership.lost();
     let instance = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
+        () = lost.cancelled() => bail!("the lease was lost"),
         instance = installed(&kube) => instance?,
     };
     let (wakes, streams) = Wakes::new();
@@ -88,19 +112,11 @@ pub async fn run(
         wakes,
     ));
     let _ = working.set(Arc::clone(&cx));
-    let outcome = tokio::select! {
+    tokio::select! {
         () = shutdown.cancelled() => Ok(()),
-        () = leadership.leading() => lead(&cx, writers, streams, &shutdown, &leadership).await,
-    };
-    lease_stop.cancel();
-    if cx.settings.leader_elect {
-        drop(tokio::time::timeout(Duration::from_secs(5), campaigning).await);
-    } else {
-        campaigning.abort();
+        () = lost.cancelled() => bail!("the lease was lost"),
+        () = leadership.leading() => lead(&cx, writers, streams, shutdown, leadership).await,
     }
-    shutdown.cancel();
-    drop(serving.await);
-    outcome
 }
 
 /// Works until the end is asked for, or the lease is lost.

@@ -81,12 +81,14 @@ pub struct Visit {
 impl Sessions {
     /// What is known.
     pub fn view(&self, uid: &str) -> GuestView {
-        self.by_uid.with(uid, |e| e.view.clone())
+        self.by_uid
+            .with_known(uid, |e| e.view.clone())
+            .unwrap_or_default()
     }
 
     /// The guest was stopped, started or replaced: what was found in it says nothing any more, and its console is another.
     pub fn outdated(&self, uid: &str) {
-        self.by_uid.with(uid, |e| {
+        self.by_uid.with_known(uid, |e| {
             e.view.facts = None;
             e.open = None;
         });
@@ -153,8 +155,9 @@ impl Sessions {
                 // nobody should find our silent loop on a console that we have left
                 open.close().await;
             }
+            // whose object is gone, has none any more
             self.by_uid
-                .with(&uid, |entry| entry.view.ended(&order.op, outcome));
+                .with_known(&uid, |entry| entry.view.ended(&order.op, outcome));
             visit.wakes.wake(&visit.who);
         }
         if let Some(session) = session {
@@ -173,7 +176,7 @@ impl Sessions {
             return order;
         }
         // orders are given under the same lock, so none can slip in between
-        self.by_uid.with(uid, |entry| {
+        self.by_uid.with_known(uid, |entry| {
             let late = orders.try_recv().ok();
             if late.is_none()
                 && entry
@@ -184,7 +187,7 @@ impl Sessions {
                 entry.open = None;
             }
             late
-        })
+        })?
     }
 }
 
@@ -207,5 +210,18 @@ impl GuestView {
                 self.trouble = Some(Failure::after(last, op.name(), &e.to_string()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_at_what_is_gone_keeps_nothing_of_it() {
+        let sessions = Sessions::default();
+        assert!(sessions.view("gone").known().is_none());
+        sessions.outdated("gone");
+        assert!(sessions.by_uid.lock().is_empty());
     }
 }

@@ -303,9 +303,7 @@ fn failed_write(error: &kube::Error) -> Next {
     match error {
         kube::Error::Api(s) if s.is_not_found() => Next::OnWake,
         // somebody wrote meanwhile: the newer object is on its way to us
-        kube::Error::Api(s) if s.is_conflict() || s.is_invalid() => {
-            Next::At(Duration::from_millis(200))
-        }
+        kube::Error::Api(s) if s.is_conflict() => Next::At(Duration::from_millis(200)),
         kube::Error::Api(s) => {
             warn!(code = s.code, "Kubernetes refused a write: {}", s.message);
             Next::Failed(Class::Retry)
@@ -314,5 +312,27 @@ fn failed_write(error: &kube::Error) -> Next {
             warn!(error = %other, "Kubernetes could not be written to");
             Next::Failed(Class::Retry)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_write_is_tried_again_with_back_off_but_a_conflict_at_once() {
+        let refused = |code, reason| {
+            let status = Status::failure("no", reason).with_code(code);
+            failed_write(&kube::Error::Api(Box::new(status)))
+        };
+        assert!(matches!(refused(409, "Conflict"), Next::At(_)));
+        assert!(matches!(refused(404, "NotFound"), Next::OnWake));
+        // such as a status that the CRD does not allow: it would be as invalid a moment later
+        assert!(matches!(
+            refused(422, "Invalid"),
+            Next::Failed(Class::Retry)
+        ));
     }
 }

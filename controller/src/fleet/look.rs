@@ -67,12 +67,22 @@ impl Seen {
 
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    known: Mutex<HashMap<u32, Arc<Look>>>,
+    known: Mutex<HashMap<u32, Known>>,
+}
+
+/// What was read of a VMID, and since when what is read counts: a look that was under way when something changed tells the old state.
+#[derive(Debug, Default)]
+struct Known {
+    look: Option<Arc<Look>>,
+    forgotten: Option<Instant>,
 }
 
 impl Looks {
     pub(super) fn forget(&self, vmid: u32) {
-        lock(&self.known).remove(&vmid);
+        *lock(&self.known).entry(vmid).or_default() = Known {
+            look: None,
+            forgotten: Some(Instant::now()),
+        };
     }
 
     pub(super) async fn get(
@@ -82,16 +92,26 @@ impl Looks {
         hint: Option<&str>,
         max_age: Duration,
     ) -> Result<Arc<Look>, Error> {
-        if let Some(look) = lock(&self.known).get(&vmid)
-            && look.at.elapsed() <= max_age
-        {
-            return Ok(Arc::clone(look));
+        if let Some(look) = self.known(vmid).filter(|l| l.at.elapsed() <= max_age) {
+            return Ok(look);
         }
         let at = Instant::now();
         let presence = look(cluster, vmid, hint).await?;
         let look = Arc::new(Look { at, presence });
-        lock(&self.known).insert(vmid, Arc::clone(&look));
+        self.keep(vmid, &look);
         Ok(look)
+    }
+
+    fn known(&self, vmid: u32) -> Option<Arc<Look>> {
+        lock(&self.known).get(&vmid)?.look.clone()
+    }
+
+    fn keep(&self, vmid: u32, look: &Arc<Look>) {
+        let mut known = lock(&self.known);
+        let known = known.entry(vmid).or_default();
+        if known.forgotten.is_none_or(|at| at < look.at) {
+            known.look = Some(Arc::clone(look));
+        }
     }
 }
 
@@ -205,4 +225,26 @@ async fn addresses(
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_was_under_way_when_something_changed_is_not_kept() {
+        let looks = Looks::default();
+        let look = || {
+            Arc::new(Look {
+                at: Instant::now(),
+                presence: Presence::Absent,
+            })
+        };
+        let before = look();
+        looks.forget(900);
+        looks.keep(900, &before);
+        assert!(looks.known(900).is_none());
+        looks.keep(900, &look());
+        assert!(looks.known(900).is_some());
+    }
 }

@@ -109,12 +109,9 @@ async fn is_alone(client: &Client, node: &str, vmid: u32) -> bool {
         let Ok(tasks) = client.active_tasks(node, Some(vmid)).await else {
             return false;
         };
-        // Proxmox lists tasks that have just ended among the active ones, with their exit status.
-        let open =
-            |status: &Option<String>| status.as_deref().is_none_or(|status| status == "RUNNING");
         if !tasks
             .iter()
-            .any(|task| task.upid.task_type == "vncproxy" && open(&task.status))
+            .any(|task| task.upid.task_type == "vncproxy" && task.is_running())
         {
             return true;
         }

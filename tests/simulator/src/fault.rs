@@ -170,6 +170,9 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn add(&self, fault: Fault) {
+        if fault.spent() {
+            return;
+        }
         self.waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -264,6 +267,8 @@ mod tests {
         assert_eq!(faults.strike_task("vzclone", "900"), Some(TaskEffect::Kill));
         assert_eq!(faults.all().len(), 1);
         faults.clear();
+        assert_eq!(faults.strike_task("vzclone", "900"), None);
+        faults.add(Fault::task("vzclone", TaskEffect::Kill).times(0));
         assert_eq!(faults.strike_task("vzclone", "900"), None);
     }
 

@@ -69,6 +69,13 @@ pub struct TaskListEntry {
     pub status: Option<String>,
 }
 
+impl TaskListEntry {
+    /// Whether it is at work: Proxmox lists tasks that have just ended among the active ones, with their exit status.
+    pub fn is_running(&self) -> bool {
+        self.status.as_deref().is_none_or(|s| s == "RUNNING")
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawEntry {

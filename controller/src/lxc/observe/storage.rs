@@ -24,7 +24,7 @@ pub(super) async fn active(
         .await
         .map_err(|e| Fault::proxmox(&e, "listing tasks", C::Created))?;
     let (own, source) = (vmid.to_string(), source.map(|s| s.to_string()));
-    Ok(tasks.iter().any(|t| {
+    Ok(tasks.iter().filter(|t| t.is_running()).any(|t| {
         t.upid.id == own || (t.upid.task_type == "vzclone" && source.as_ref() == Some(&t.upid.id))
     }))
 }
@@ -70,7 +70,9 @@ pub(super) async fn sealing(
             .active_tasks(&container.node, Some(vmid))
             .await
             .map_err(failed)?;
-        seen.converting = tasks.iter().any(|t| t.upid.task_type == "vztemplate");
+        seen.converting = tasks
+            .iter()
+            .any(|t| t.upid.task_type == "vztemplate" && t.is_running());
     }
     Ok(())
 }

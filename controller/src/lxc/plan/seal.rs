@@ -8,11 +8,10 @@ use super::{Decision, Draft, ON_WAKE, View, config::write_mark, guest::unavailab
 use crate::{
     condition::{Finding, Truth},
     engine::Verdict,
-    fleet::Seen,
     lxc::{
         desired::{Role, Source, Strategy},
         mark::Mark,
-        observe::StorageKind,
+        observe::{Observed, StorageKind},
         step::{GuestStep, Site, Step},
     },
 };
@@ -56,27 +55,36 @@ impl Seal {
     }
 }
 
-/// Whether a container carries the seal already.
-pub(crate) fn sealed(seen: &Seen, mark: &Mark, name: &str, snapshots: &[String]) -> Option<Seal> {
+/// Whether a container carries the seal already. Where the storage can neither snapshot nor convert, the mark of its revision is all of it.
+pub(crate) fn sealed(observed: &Observed, name: &str, asked: Strategy) -> Option<Seal> {
+    let (seen, mark) = (observed.seen()?, observed.mark()?);
     mark.revision.as_ref()?;
     if seen.config.is_template() {
         return Some(Seal::Linked);
     }
-    snapshots
-        .iter()
-        .any(|s| s == name)
-        .then_some(Seal::Snapshot)
+    let by_name = observed.snapshots.iter().any(|s| s == name);
+    let by_mark =
+        || observed.storage.map(|storage| Seal::choose(asked, storage)) == Some(Seal::Stopped);
+    if by_name {
+        Some(Seal::Snapshot)
+    } else {
+        by_mark().then_some(Seal::Stopped)
+    }
 }
 
 /// It is sealed: then it is left alone for good, whatever the spec says now.
 pub(super) fn already(view: &View<'_>, draft: &mut Draft) -> Decision {
-    let Role::Template { snapshot, .. } = &view.present.role else {
+    let Role::Template { snapshot, strategy } = &view.present.role else {
         return None;
     };
-    let (seen, mark) = (view.seen()?, view.mark()?);
-    sealed(seen, mark, snapshot, &view.observed.snapshots)?;
+    let mark = view.mark()?;
+    let by = sealed(view.observed, snapshot, *strategy)?;
     draft.met(C::ConfigInSync, Reason::InSync, "");
     draft.met(C::SetupComplete, Reason::Succeeded, "");
+    if by == Seal::Stopped && view.seen()?.running() {
+        // somebody started it: a copy of it would be one of a running system
+        return stop(view, draft, view.site()?);
+    }
     draft.met(
         C::Sealed,
         Reason::Sealed,
@@ -182,13 +190,8 @@ pub(super) fn seal(view: &View<'_>, draft: &mut Draft) -> Decision {
         Seal::Linked | Seal::Converted => {
             draft.step(C::Sealed, Reason::Snapshotting, Step::Convert { site })
         }
-        Seal::Stopped => {
-            let message = "Its storage has neither snapshots nor templates: it is kept stopped and cloned in full.";
-            draft.met(C::Sealed, Reason::Sealed, message);
-            Some(Verdict::Done {
-                recheck: view.observed.drift,
-            })
-        }
+        // its mark was the seal
+        Seal::Stopped => None,
     }
 }
 

@@ -128,7 +128,7 @@ fn report(
         mark.and_then(|m| m.revision.clone())
             .unwrap_or_else(|| present.revision.clone()),
     );
-    let (Some(seen), Some(mark)) = (observed.seen(), mark) else {
+    let (Some(seen), Some(_)) = (observed.seen(), mark) else {
         return;
     };
     status.node = Some(seen.node.clone());
@@ -143,7 +143,7 @@ fn report(
         status.setup = Some(setup(run));
     }
     if let Role::Template { snapshot, strategy } = &present.role {
-        status.snapshot = sealed(seen, mark, snapshot, &observed.snapshots).map(|by| {
+        status.snapshot = sealed(observed, snapshot, *strategy).map(|by| {
             let way = observed
                 .storage
                 .map_or(by, |storage| Seal::choose(*strategy, storage));
@@ -210,8 +210,9 @@ fn seal(
         .and_then(|v| v.rsplit(['/', ':']).next())
         .unwrap_or_default();
     let zfs = match by {
-        Seal::Snapshot => format!("{dataset}@{name}"),
-        _ => format!("{dataset}@__base__"),
+        Seal::Snapshot => Some(format!("{dataset}@{name}")),
+        Seal::Stopped => None,
+        Seal::Linked | Seal::Converted => Some(format!("{dataset}@__base__")),
     };
     let strategy = if by == Seal::Snapshot {
         by.strategy()
@@ -227,7 +228,7 @@ fn seal(
         name: Some(name.to_owned()),
         strategy: Some(strategy.to_string()),
         volume,
-        zfs_snapshot: Some(zfs),
+        zfs_snapshot: zfs,
         created_at: Some(created_at),
     }
 }

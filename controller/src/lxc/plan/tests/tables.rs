@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     condition::{Progress, Truth},
-    lxc::{desired::Role, observe::StorageKind},
+    lxc::{
+        desired::{Role, Strategy},
+        observe::StorageKind,
+    },
 };
 
 fn said(plan: &Plan<Step>, condition: C) -> (Truth, Reason, Progress) {
@@ -94,6 +97,33 @@ fn a_full_template_is_snapshot_and_a_plain_storage_converts() {
     desired.target.vmid = None;
     world.run(&mut desired, 60);
     assert_eq!(world.steps.last().map(String::as_str), Some("convert"));
+}
+
+#[test]
+fn on_thick_storage_the_mark_is_the_seal() {
+    let (mut world, mut desired) = (
+        World {
+            storage: StorageKind::Thick,
+            ..World::empty()
+        },
+        template(),
+    );
+    let rest = world.run(&mut desired, 60);
+    assert!(matches!(rest, Verdict::Done { .. }), "{rest:?}");
+    assert_eq!(said(&world.plan(&desired), C::Sealed).0, Truth::True);
+    let by = sealed(&world.observed(&desired), "gpu-snapshot", Strategy::Auto);
+    assert_eq!(by, Some(Seal::Stopped));
+
+    present(&mut desired).revision = "another".into();
+    let plan = world.plan(&desired);
+    assert!(matches!(plan.verdict, Verdict::Done { .. }), "{plan:?}");
+    assert_eq!(said(&plan, C::Outdated).0, Truth::True);
+
+    // somebody starts it: a copy of it would be one of a running system
+    world.running = true;
+    let steps = world.steps.len();
+    world.run(&mut desired, 60);
+    assert!(!world.running, "{:?}", &world.steps[steps..]);
 }
 
 #[test]
