@@ -52,7 +52,3 @@ pub const FINALIZER: &str = "phoenix-hypervisor.io/finalizer";
 
 /// Annotation of a user: `"true"` stops every write to Proxmox and to the guest for this object.
 pub const ANNOTATION_PAUSED: &str = "phoenix-hypervisor.io/paused";
-/// Annotation of a user: any new value restarts the container once.
-pub const ANNOTATION_RESTART: &str = "phoenix-hypervisor.io/restart";
-/// Annotation of a user: the digest of the reported difference confirms the adoption of an existing container.
-pub const ANNOTATION_ADOPT: &str = "phoenix-hypervisor.io/adopt";

@@ -47,7 +47,6 @@ const ACCOUNT_TOKEN_SECONDS: i64 = 7 * 24 * 3600;
 /// does the same, whatever the end is.
 pub struct ControlPlane {
     url: String,
-    admin_token: Option<String>,
     kubeconfig_path: PathBuf,
     cluster: Cluster,
     config: Config,
@@ -104,7 +103,6 @@ impl ControlPlane {
         );
         Ok(Self {
             url,
-            admin_token: None,
             kubeconfig_path,
             cluster,
             config,
@@ -165,7 +163,6 @@ impl ControlPlane {
         );
         Ok(Self {
             url,
-            admin_token: Some(credentials.admin_token),
             kubeconfig_path,
             cluster,
             config,
@@ -181,11 +178,6 @@ impl ControlPlane {
     /// The API server's address.
     pub fn url(&self) -> &str {
         &self.url
-    }
-
-    /// The administrator's bearer token, where the control plane is our own.
-    pub fn admin_token(&self) -> Option<&str> {
-        self.admin_token.as_deref()
     }
 
     /// The administrator's kubeconfig.

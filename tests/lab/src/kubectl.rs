@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::io::AsyncWriteExt as _;
@@ -51,18 +51,6 @@ impl Kubectl {
             .env("KUBECTL_KUBERC", "false")
             .kill_on_drop(true);
         command
-    }
-
-    /// Runs it to the end, without input.
-    pub async fn output<A: AsRef<OsStr>>(
-        &self,
-        args: impl IntoIterator<Item = A>,
-    ) -> Result<Output> {
-        self.command(args)
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .context("running kubectl")
     }
 
     /// Runs it and returns what it printed; any other exit status than 0 is an error that holds its message.

@@ -69,10 +69,10 @@ impl Operator {
                 .iter()
                 .map(|s| format!("--hypervisor-selector={s}")),
         );
-        // by the kernel's own link: a newer build may have replaced the file meanwhile
         if let Some(name) = &settings.elect {
             flags.extend(["--leader-elect".to_owned(), format!("--pod-name={name}")]);
         }
+        // by the kernel's own link: a newer build may have replaced the file meanwhile
         let mut command = Command::new("/proc/self/exe");
         command
             .args(&settings.arguments)
@@ -87,19 +87,6 @@ impl Operator {
         Ok(Self {
             child: command.spawn().context("starting the operator")?,
         })
-    }
-
-    /// Its process id.
-    pub fn id(&self) -> Option<u32> {
-        self.child.id()
-    }
-
-    /// Whether it has ended by itself.
-    ///
-    /// # Errors
-    /// When the kernel doesn't tell.
-    pub fn ended(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_some())
     }
 
     /// Kills it at once, whatever it is doing.
