@@ -6,6 +6,10 @@
 # from NVIDIA's own installer, which exists for each released driver.
 #
 # For Ubuntu 24.04 and Debian 13, on a node whose driver is loaded. Safe to run again.
+#
+# Clones bring these libraries along; when the node gets another driver, the operator runs this
+# script in them with PHOENIX_STEP=driver, which the next line offers: the libraries, and no more.
+# phoenix: driver-step
 set -euo pipefail
 # shellcheck source=/dev/null
 . /usr/local/lib/phoenix/layer.sh
@@ -62,15 +66,22 @@ Pin-Priority: 1001
 PIN
 refresh_packages
 
+# What an earlier run left, here or in the layer beneath, is held: apt would refuse to change it.
+held_driver_packages() {
+    apt-mark showhold | grep -E 'nvidia|^libcuda1' || true
+}
+
 install_driver_packages() {
-    local version="$1"
+    local version="$1" held
     log "Installing the driver's libraries ${version} by apt"
-    install_packages "${packages[@]/%/=${version}}"
+    mapfile -t held < <(held_driver_packages)
+    ((${#held[@]} == 0)) || apt-mark unhold "${held[@]}"
+    install_packages --allow-downgrades "${packages[@]/%/=${version}}"
     apt-mark hold "${packages[@]}"
 }
 
 install_driver_archive() {
-    local archive="NVIDIA-Linux-x86_64-${driver}.run" folder
+    local archive="NVIDIA-Linux-x86_64-${driver}.run" folder held
     log "No repository has ${driver}: taking NVIDIA's installer"
     folder="$(mktemp -d -p /var/tmp)"
     retry curl -fsSL --connect-timeout 20 -o "${folder}/${archive}" \
@@ -79,6 +90,9 @@ install_driver_archive() {
             "https://us.download.nvidia.com/tesla/${driver}/${archive}" ||
         die "NVIDIA offers no installer for ${driver}: install a released driver on the Proxmox node"
     install_packages kmod
+    mapfile -t held < <(held_driver_packages)
+    # libraries of two versions side by side would be worse than none
+    ((${#held[@]} == 0)) || apt-get purge -y --allow-change-held-packages "${held[@]}"
     sh "${folder}/${archive}" --silent --no-kernel-modules --no-backup --no-x-check --tmpdir "$folder" ||
         die "NVIDIA's installer failed; see /var/log/nvidia-installer.log"
     rm -rf "$folder"
@@ -94,6 +108,13 @@ else
     else
         install_driver_archive
     fi
+fi
+
+if [[ "${PHOENIX_STEP:-}" == driver ]]; then
+    apt-get clean
+    log "The driver's libraries are of the host's version"
+    nvidia-smi -L
+    exit 0
 fi
 
 log "Installing CUDA ${cuda/-/.}: the runtime libraries and the compiler that kernels are built with at run time"

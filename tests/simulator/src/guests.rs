@@ -35,6 +35,8 @@ pub(crate) trait Guests: Send + Sync + 'static {
     fn attach(&self, vmid: u32, mode: ConsoleMode) -> BoxFuture<'_, Result<ConsoleSession>>;
     /// Where container addresses can be reached through.
     fn proxy_url(&self) -> Option<String>;
+    /// The node's NVIDIA module is another one; empty: none is loaded.
+    fn set_driver(&self, version: &str);
     /// Ends all guests and their processes.
     fn stop(&self);
 }
@@ -154,5 +156,6 @@ impl Guests for Off {
     fn proxy_url(&self) -> Option<String> {
         None
     }
+    fn set_driver(&self, _: &str) {}
     fn stop(&self) {}
 }

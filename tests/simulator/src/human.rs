@@ -153,6 +153,31 @@ impl Core {
         }
     }
 
+    pub(crate) fn set_driver(&self, version: &str) {
+        let node = self.contacted_node().to_owned();
+        if let Some(node) = self.state().nodes.get_mut(&node) {
+            version.clone_into(&mut node.shape.driver_version);
+        }
+        self.guests.set_driver(version);
+    }
+
+    /// The device files of the driver and of each card.
+    pub(crate) fn set_nvidia_devices(&self, present: bool) {
+        let node = self.contacted_node().to_owned();
+        let cards: Vec<u32> = {
+            let state = self.state();
+            let node = state.nodes.get(&node);
+            node.iter()
+                .flat_map(|node| &node.shape.gpus)
+                .map(|gpu| gpu.index)
+                .collect()
+        };
+        let common = ["ctl", "-uvm", "-uvm-tools", "-modeset"].map(str::to_owned);
+        for name in common.into_iter().chain(cards.iter().map(u32::to_string)) {
+            self.set_device(&format!("/dev/nvidia{name}"), present);
+        }
+    }
+
     pub(crate) fn set_second_factor(&self, user: &str, asked: bool) {
         let factors = &mut self.state().access.second_factor;
         if asked {

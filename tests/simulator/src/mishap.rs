@@ -152,6 +152,17 @@ pub enum Mishap {
         #[arg(action = ArgAction::Set)]
         present: bool,
     },
+    /// The contacted node has another NVIDIA driver, as after an upgrade and a boot.
+    NvidiaDriver {
+        /// Its version; empty: none is loaded.
+        version: String,
+    },
+    /// The NVIDIA device files of the contacted node are gone, as after a boot until something uses the driver, or are made.
+    NvidiaDevices {
+        /// Whether they are there.
+        #[arg(action = ArgAction::Set)]
+        present: bool,
+    },
     /// The statistics daemon hangs, or goes on.
     StatisticsHang {
         /// Whether it hangs.
@@ -255,6 +266,8 @@ impl Core {
                 busy,
             } => self.set_busy(&storage, &volume, busy)?,
             Mishap::Device { path, present } => self.set_device(&path, present),
+            Mishap::NvidiaDriver { version } => self.set_driver(&version),
+            Mishap::NvidiaDevices { present } => self.set_nvidia_devices(present),
             Mishap::StatisticsHang { hang } => self.statistics_hang.store(hang, Ordering::Relaxed),
             Mishap::AgeStatistics { seconds } => self.age_statistics(seconds),
             Mishap::ExpireTickets => self.keys.rotate(),

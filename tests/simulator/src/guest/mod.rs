@@ -333,6 +333,10 @@ impl Guests for World {
         Some(format!("socks5://{}", self.proxy))
     }
 
+    fn set_driver(&self, version: &str) {
+        GuestControl::new(self.shared.clone()).set_driver_version(version);
+    }
+
     fn stop(&self) {
         self.proxy_task.abort();
         let guests: Vec<_> = self.shared.guests().drain().collect();

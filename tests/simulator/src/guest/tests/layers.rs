@@ -83,6 +83,28 @@ async fn all_layers(template: &str) {
         lab.ok(920, "/opt/vllm/bin/vllm --version").await,
         "0.32.0\n"
     );
+    new_driver(&lab).await;
+}
+
+/// The host gets other drivers, one that apt has and one that it hasn't: the step that layer 901 offers brings the libraries in a clone of
+/// a clone to each, and touches nothing else.
+async fn new_driver(lab: &Lab) {
+    let script = script("901").expect("the repository has this layer's script");
+    assert!(script.lines().any(|line| line == "# phoenix: driver-step"));
+    for version in ["580.82.07", "580.105.08", "580.95.05"] {
+        lab.control.set_driver_version(version);
+        let (said, code) = lab.sh(920, "nvidia-smi").await;
+        assert!(code == 18 && said.contains("version mismatch"), "{said}");
+        let step = format!("export PHOENIX_STEP=driver\n{script}");
+        let (said, code) = lab.sh(920, &step).await;
+        assert_eq!(code, 0, "{said}");
+        assert!(!said.contains("CUDA"), "{said}");
+        let now = lab.ok(
+            920,
+            "nvidia-smi --query-gpu=driver_version --format=csv,noheader",
+        );
+        assert_eq!(now.await, format!("{version}\n{version}\n"));
+    }
 }
 
 #[tokio::test]

@@ -158,6 +158,18 @@ pub(super) async fn install(guest: &Arc<Guest>, call: &Call, wanted: &[&str], qu
             }
         }
     }
+    let held = |(name, version): &(String, String)| {
+        let entry = installed.0.get(name);
+        entry.is_some_and(|(is, held)| *held && is != version)
+    };
+    let allowed = call
+        .args
+        .iter()
+        .any(|arg| arg == "--allow-change-held-packages");
+    if !allowed && new.iter().any(held) {
+        call.reply.err("E: Held packages were changed and -y was used without --allow-change-held-packages.\n").await;
+        return 100;
+    }
     if !new.is_empty() && !reaches_outside(guest) {
         call.reply.err("E: Failed to fetch archives  Temporary failure resolving the mirror\nE: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?\n").await;
         return 100;
