@@ -10,7 +10,10 @@ use kube::{
         reflector::{ObjectRef, Store},
     },
 };
-use phoenix_crds::{Hypervisor, LxcContainer, LxcTemplate};
+use phoenix_crds::{
+    Hypervisor, LxcContainer, LxcTemplate,
+    conditions::{ConditionType, Reason},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -142,6 +145,8 @@ pub struct Context {
     pub backoffs: Backoffs,
     /// Failures counted.
     pub memory: Memory,
+    /// Whose turn it is to take GPUs.
+    pub(crate) gpu_turn: tokio::sync::Mutex<()>,
     /// Our own last writes.
     pub(crate) latest_writes: Latest,
     /// Caches that have been filled.
@@ -238,6 +243,30 @@ impl Context {
         }
         for c in self.stores.all_containers() {
             if uses(crate::lxc::hypervisor_of(&c).as_deref()) {
+                self.wakes.wake(&crate::engine::key_of(&c));
+            }
+        }
+    }
+
+    /// Somebody may have let go of a GPU: wakes those of the hypervisor that wait for one.
+    pub(crate) fn wake_waiting_for_gpus(&self, hypervisor: &str) {
+        fn waits<K: phoenix_crds::lxc::Lxc>(object: &K, hypervisor: &str) -> bool {
+            let reasons = [Reason::Conflict, Reason::NoFreeGpu].map(Reason::as_str);
+            object.status_shared().is_some_and(|s| {
+                s.hypervisor.as_deref() == Some(hypervisor)
+                    && s.conditions.iter().any(|c| {
+                        c.type_ == ConditionType::GpuAllocated.as_str()
+                            && reasons.contains(&c.reason.as_str())
+                    })
+            })
+        }
+        for t in self.stores.all_templates() {
+            if waits(&t, hypervisor) {
+                self.wakes.wake(&crate::engine::key_of(&t));
+            }
+        }
+        for c in self.stores.all_containers() {
+            if waits(&c, hypervisor) {
                 self.wakes.wake(&crate::engine::key_of(&c));
             }
         }

@@ -93,6 +93,18 @@ impl Memory {
         });
     }
 
+    /// Something other than a task failed.
+    pub fn failed(&self, uid: &str, what: &str, message: &str) {
+        self.by_uid.with(uid, |r| r.count(what, message));
+    }
+
+    /// The same went well.
+    pub fn recovered(&self, uid: &str, what: &str) {
+        self.by_uid.with(uid, |r| {
+            r.failure = r.failure.take().filter(|f| f.what != what);
+        });
+    }
+
     /// Device nodes that the host turned out not to have, among those that are optional.
     pub fn skipped_devices(&self, uid: &str) -> BTreeSet<String> {
         self.by_uid.with(uid, |r| r.skipped_devices.clone())

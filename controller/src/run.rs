@@ -195,6 +195,7 @@ fn context(
         wakes,
         backoffs: Backoffs::default(),
         memory: Memory::default(),
+        gpu_turn: tokio::sync::Mutex::default(),
         latest_writes: Latest::default(),
         filled: Filled::default(),
         settings,
@@ -297,10 +298,15 @@ async fn controllers(
     futures::join!(hypervisors, templates, containers, references);
 }
 
-/// The hypervisor's count and its map of GPUs follow its objects.
+/// The hypervisor's count and its map of GPUs follow its objects, and so do those who wait for a GPU.
 fn wake_hypervisor_of<K: Lxc>(guard: &DeserializeGuard<K>, cx: &Context) {
-    if let Some(name) = guard.0.as_ref().ok().and_then(lxc::hypervisor_of) {
-        cx.wakes.wake(&ObjectKey::hypervisor(&name));
+    let Ok(object) = guard.0.as_ref() else { return };
+    let Some(name) = lxc::hypervisor_of(object) else {
+        return;
+    };
+    cx.wakes.wake(&ObjectKey::hypervisor(&name));
+    if object.spec_shared().gpus.is_some() {
+        cx.wake_waiting_for_gpus(&name);
     }
 }
 

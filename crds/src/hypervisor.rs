@@ -216,7 +216,8 @@ pub struct HypervisorStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node", "name"]))]
     pub storages: Vec<StorageStatus>,
 
-    /// The GPUs, per node.
+    /// The NVIDIA GPUs, per node: those on the PCI bus, where the token may see that (`Sys.Audit` on `/`), and those that a container's
+    /// driver told of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node", "index"]))]
@@ -304,7 +305,8 @@ pub struct HostGpuStatus {
     /// The node's name.
     #[schemars(length(max = 63))]
     pub node: String,
-    /// The GPU's index: the number in `/dev/nvidia<index>`.
+    /// The GPU's index: the number in `/dev/nvidia<index>`. As long as no container's driver has told the `uuid`, it is a guess: the
+    /// place in the order of PCI addresses, by which the driver numbers them as a rule.
     #[schemars(range(min = 0, max = 255))]
     pub index: i64,
     /// Its address on the PCI bus.
@@ -322,11 +324,11 @@ pub struct HostGpuStatus {
     /// Its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
-    /// The version of the NVIDIA driver.
+    /// The version of the node's NVIDIA driver, as seen from a container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub driver: Option<String>,
-    /// Whether it is held `Shared` or `Exclusive`.
+    /// Whether it is held `Shared` or `Exclusive`; absent while nobody holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub sharing: Option<String>,
@@ -345,7 +347,7 @@ pub struct HypervisorDisplay {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub nodes: Option<String>,
-    /// The number of GPUs.
+    /// The GPUs that are held, of all that are known, such as `1/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub gpus: Option<String>,

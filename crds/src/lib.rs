@@ -36,7 +36,7 @@ pub use container::{LxcContainer, LxcContainerSpec, PowerState};
 pub use crd::{crds, to_yaml};
 pub use duration::Duration;
 pub use hypervisor::{Hypervisor, HypervisorSpec, HypervisorStatus};
-pub use lxc::{Lxc, LxcSpec, Source};
+pub use lxc::{Lxc, LxcSpec, Sharing, Source};
 pub use quantity::Quantity;
 pub use status::LxcStatus;
 pub use template::{LxcTemplate, LxcTemplateSpec, Strategy};

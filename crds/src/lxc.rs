@@ -80,7 +80,8 @@ pub struct LxcSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unprivileged: Option<bool>,
 
-    /// NVIDIA GPUs of the node that the container may use. Left out: none, and what a clone inherits is removed.
+    /// NVIDIA GPUs of the node that the container may use, by `indices` or by `count`. Left out: none, and what a clone inherits is
+    /// removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Gpus>,
 
@@ -237,14 +238,53 @@ pub struct Features {
     pub force_rw_sys: Option<bool>,
 }
 
-/// NVIDIA GPUs of the node that the container may use.
+/// NVIDIA GPUs of the node that the container may use, by `indices` or by `count`. They are held from before its start until it is
+/// stopped or, of a template, sealed.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Gpus {
-    /// Indices of the GPUs on the node (the number in `/dev/nvidia<index>`), 0 to 255.
+    /// Indices of the GPUs on the node (the number in `/dev/nvidia<index>`), 0 to 255. Either this or `count`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), inner(range(min = 0, max = 255)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub indices: Vec<i64>,
+
+    /// How many GPUs, 1 to 64: the operator picks them before the start, among those of the node that it may have; `status.gpus` shows
+    /// which. It keeps them while it runs, and takes the same ones at the next start if they are free then. Either this or `indices`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub count: Option<i64>,
+
+    /// Whether others may hold the same GPUs meanwhile: `Shared` (the default), with all who ask for them `Shared`, too; or
+    /// `Exclusive`. Who asks for what another holds is not started before that one is stopped.
+    #[serde(default)]
+    pub sharing: Sharing,
+}
+
+/// Whether several containers may hold a GPU at the same time.
+#[derive(
+    JsonSchema,
+    Serialize,
+    Deserialize,
+    Display,
+    IntoStaticStr,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+)]
+pub enum Sharing {
+    /// With all who share it, too.
+    #[default]
+    Shared,
+    /// With nobody.
+    Exclusive,
+    /// Written by a version that knows more.
+    #[schemars(skip)]
+    #[serde(other)]
+    Unknown,
 }
 
 /// When a container is started with its node.

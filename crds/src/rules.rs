@@ -268,11 +268,18 @@ pub const RULES: &[CelRule] = &[
         ..OBJECT
     },
     CelRule {
+        name: "one-kind-of-gpus",
+        at: "spec.gpus",
+        rule: "has(self.indices) != has(self.count)",
+        message: "gpus needs exactly one of indices (which GPUs of the node) and count (how many, picked by the operator)",
+        ..OBJECT
+    },
+    CelRule {
         name: "vllm-has-its-gpus",
         kinds: CONTAINER,
         at: "spec",
-        rule: "!has(self.vllm) || !has(self.vllm.tensorParallelSize) || (has(self.gpus) && self.vllm.tensorParallelSize <= self.gpus.indices.size())",
-        message: "vllm.tensorParallelSize is more than the GPUs in gpus.indices: ask for as many GPUs, or lower it",
+        rule: "!has(self.vllm) || !has(self.vllm.tensorParallelSize) || (has(self.gpus) && self.vllm.tensorParallelSize <= (has(self.gpus.indices) ? self.gpus.indices.size() : has(self.gpus.count) ? self.gpus.count : 64))",
+        message: "vllm.tensorParallelSize is more than the GPUs in gpus: ask for as many GPUs, or lower it",
         field: Some(".vllm.tensorParallelSize"),
         ..OBJECT
     },

@@ -80,7 +80,7 @@ pub struct LxcStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Resolved>,
 
-    /// The GPUs that the container holds.
+    /// The GPUs that the container holds: from before its start until it is stopped or, of a template, sealed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["index"]))]
@@ -271,11 +271,12 @@ pub struct GpuStatus {
     /// The GPU's memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
-    /// The version of the NVIDIA driver.
+    /// The version of the NVIDIA driver's libraries in the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub driver_version: Option<String>,
-    /// Whether others may use the GPU at the same time: `Shared` or `Exclusive`.
+    /// Whether others may hold the GPU at the same time: `Shared` or `Exclusive`. Absent where it was never given the GPU and runs with
+    /// its device all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub sharing: Option<String>,

@@ -34,7 +34,7 @@ pub use endpoints::cluster::{
     ClusterStatus, ClusterStatusKind, Permissions, Resource, ResourceKind, Version,
 };
 pub use endpoints::container::{CtStatus, Interface, InterfaceAddress, PendingEntry};
-pub use endpoints::node::{Certificate, Node, NodeStatus};
+pub use endpoints::node::{Certificate, Node, NodeStatus, PciDevice};
 pub use endpoints::snapshot::Snapshot;
 pub use endpoints::storage::{Storage, VolumeInfo};
 pub use endpoints::task::{TaskListEntry, TaskState};

@@ -42,6 +42,8 @@ pub struct GuestFacts {
     pub vllm: Option<VllmUnit>,
     /// The GPUs that the guest's driver shows.
     pub gpus: Vec<GpuFact>,
+    /// The minors of the GPUs whose device files are there, whatever the driver shows.
+    pub gpu_devices: Vec<u32>,
     /// What `nvidia-smi` said when it failed, such as a driver/library version mismatch.
     pub nvidia_error: Option<String>,
     /// The version of the host's kernel driver as the guest sees it.
@@ -54,6 +56,25 @@ impl GuestFacts {
     /// The guest is ready to be worked in: booted, and with a way out where it is to have one.
     pub fn booted(&self, network: bool) -> bool {
         self.init.is_up() && (!network || (self.default_route && self.resolves))
+    }
+
+    /// The versions of the guest's NVIDIA libraries and of the host's kernel driver, where they don't fit each other.
+    pub fn driver_mismatch(&self) -> Option<(String, String)> {
+        let host = self.host_driver.as_deref();
+        if let Some(error) = &self.nvidia_error
+            && error.to_lowercase().contains("version mismatch")
+        {
+            let library = error
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("NVML library version:"));
+            let known = |version: Option<&str>| version.unwrap_or("unknown").trim().to_owned();
+            return Some((known(library), known(host)));
+        }
+        let other = self
+            .gpus
+            .iter()
+            .find(|g| host.is_some_and(|host| host != g.driver_version))?;
+        Some((other.driver_version.clone(), host?.to_owned()))
     }
 }
 

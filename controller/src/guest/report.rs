@@ -24,6 +24,7 @@ pub(super) fn parse(output: &[u8], key: &str) -> Result<GuestFacts, String> {
         match name {
             "gpu" => report.gpus.push(value),
             "minor" => report.minors.push(value),
+            "gpu_device" => report.gpu_devices.push(value),
             _ if KEYS.contains(&name) => {
                 if report.values.insert(name, value).is_some() {
                     return Err(format!("{name} stands twice"));
@@ -68,6 +69,7 @@ struct Report<'a> {
     values: HashMap<&'a str, &'a str>,
     gpus: Vec<&'a str>,
     minors: Vec<&'a str>,
+    gpu_devices: Vec<&'a str>,
 }
 
 impl Report<'_> {
@@ -90,6 +92,11 @@ impl Report<'_> {
                 .then(|| self.vllm())
                 .transpose()?,
             gpus,
+            gpu_devices: self
+                .gpu_devices
+                .iter()
+                .filter_map(|minor| minor.parse().ok())
+                .collect(),
             nvidia_error,
             host_driver: self
                 .text("host_driver")?

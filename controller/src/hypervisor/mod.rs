@@ -2,6 +2,7 @@
 
 mod act;
 mod desired;
+mod gpus;
 mod observe;
 mod plan;
 mod status;

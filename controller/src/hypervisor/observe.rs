@@ -1,18 +1,18 @@
 //! What the host is and has: asked when the connection is new or its health turned, and on the slow cycle; the fleet's poll does the rest.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use kube::ResourceExt;
 use phoenix_crds::{Hypervisor, conditions::ConditionType as C};
 use proxmox_client::{
-    Certificate, ClusterStatus, ClusterStatusKind, Error, ErrorKind, NodeStatus, Permissions,
-    Storage,
+    Certificate, ClusterStatus, ClusterStatusKind, Error, ErrorKind, NodeStatus, PciDevice,
+    Permissions, Storage,
 };
 
-use super::desired::Desired;
+use super::{desired::Desired, gpus::Told};
 use crate::{
     context::Context,
     fault::Fault,
@@ -32,8 +32,8 @@ pub(crate) struct Observed {
     pub(crate) containers: usize,
     /// When it is to be looked at again.
     pub(crate) drift: Duration,
-    /// GPUs held, by index and node, with the holders.
-    pub(crate) gpus: Vec<HeldGpu>,
+    /// What objects tell of its GPUs.
+    pub(crate) gpus: Told,
 }
 
 /// The slow look.
@@ -46,15 +46,8 @@ pub(crate) struct Inventory {
     pub(crate) storages: Vec<(String, Storage)>,
     pub(crate) quorate: bool,
     pub(crate) missing: Vec<String>,
-}
-
-/// A GPU that some container holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HeldGpu {
-    pub(crate) node: String,
-    pub(crate) status: phoenix_crds::status::GpuStatus,
-    pub(crate) pci_address: Option<String>,
-    pub(crate) holders: Vec<String>,
+    /// NVIDIA's GPUs by node, of the nodes whose PCI bus the token may see.
+    pub(crate) pci: BTreeMap<String, Vec<PciDevice>>,
 }
 
 pub(crate) async fn observe(
@@ -114,6 +107,7 @@ async fn look(object: &Hypervisor, cluster: &Cluster) -> Result<Inventory, Error
         storages: Vec::new(),
         quorate: status.as_deref().is_none_or(quorate),
         missing: missing(object, &client.permissions().await?),
+        pci: BTreeMap::new(),
     };
     for node in &nodes {
         let online = node.is_online();
@@ -134,6 +128,10 @@ async fn look(object: &Hypervisor, cluster: &Cluster) -> Result<Inventory, Error
                 ..NodeStatus::default()
             });
         inventory.nodes.push((node.name.clone(), true, figures));
+        if let Some(devices) = optional(client.pci_devices(&node.name).await)? {
+            let gpus = devices.into_iter().filter(PciDevice::is_nvidia_gpu);
+            inventory.pci.insert(node.name.clone(), gpus.collect());
+        }
         let storages = optional(client.storages(&node.name).await)?.unwrap_or_default();
         inventory.storages.extend(
             storages
@@ -216,9 +214,8 @@ fn missing(object: &Hypervisor, held: &Permissions) -> Vec<String> {
     missing.into_iter().collect()
 }
 
-/// Objects on this hypervisor, and the GPUs that those hold.
-fn used(object: &Hypervisor, cx: &Context) -> (usize, Vec<HeldGpu>) {
-    use phoenix_crds::status::State;
+/// Objects on this hypervisor, and what those tell of its GPUs.
+fn used(object: &Hypervisor, cx: &Context) -> (usize, Told) {
     let me = object.name_any();
     let templates = cx
         .stores
@@ -235,50 +232,10 @@ fn used(object: &Hypervisor, cx: &Context) -> (usize, Vec<HeldGpu>) {
         .filter_map(|(key, uid, status)| Some((key, uid?, status?)))
         .filter(|(.., s)| s.hypervisor.as_deref() == Some(me.as_str()) && s.vmid.is_some())
         .collect();
-    let mut gpus: Vec<HeldGpu> = Vec::new();
+    let mut told = Told::default();
     for (key, uid, status) in &mine {
         let guest = cx.sessions.view(uid);
-        let seen = guest.known().map(|f| f.gpus.as_slice()).unwrap_or_default();
-        let node = status.node.clone().unwrap_or_default();
-        // a sealed or stopped container holds none, but what it saw of the card is still known
-        let holds = matches!(
-            status.state,
-            Some(State::Running | State::SettingUp | State::Starting)
-        );
-        for gpu in &status.gpus {
-            let place = gpus
-                .iter()
-                .position(|g| g.node == node && g.status.index == gpu.index)
-                .unwrap_or_else(|| {
-                    gpus.push(HeldGpu {
-                        node: node.clone(),
-                        status: gpu.clone(),
-                        pci_address: None,
-                        holders: Vec::new(),
-                    });
-                    gpus.len() - 1
-                });
-            if let Some(known) = gpus.get_mut(place) {
-                if known.status.uuid.is_none() {
-                    known.status = gpu.clone();
-                }
-                let fact = seen
-                    .iter()
-                    .find(|f| Some(&f.uuid) == known.status.uuid.as_ref());
-                if let Some(fact) = fact {
-                    known.pci_address = Some(fact.pci_address.clone());
-                }
-                if holds {
-                    known
-                        .holders
-                        .push(format!("{}/{}", key.namespace, key.name));
-                }
-            }
-        }
+        told.hear(&key.to_string(), status, guest.known());
     }
-    gpus.sort_by(|a, b| (&a.node, a.status.index).cmp(&(&b.node, b.status.index)));
-    for gpu in &mut gpus {
-        gpu.holders.sort();
-    }
-    (mine.len(), gpus)
+    (mine.len(), told)
 }

@@ -6,7 +6,7 @@ use phoenix_crds::{
     hypervisor::{HostGpuStatus, HypervisorDisplay, Identity, NodeStatus, StorageStatus},
 };
 
-use super::observe::{HeldGpu, Inventory, Observed};
+use super::observe::Inventory;
 use crate::{condition::conditions, engine::Pass, lxc::observe::StorageKind};
 
 /// A boot time is computed from an uptime; differences below this are noise.
@@ -24,16 +24,8 @@ pub(crate) fn status(
         if let Some(inventory) = &observed.inventory {
             report(&mut status, &previous, inventory, now);
         }
-        let address = |gpu: HostGpuStatus| {
-            // known from a look into a guest, which an operator that was restarted has not had yet
-            let before = previous
-                .gpus
-                .iter()
-                .find(|p| p.uuid.is_some() && p.uuid == gpu.uuid);
-            let pci_address = gpu.pci_address.or_else(|| before?.pci_address.clone());
-            HostGpuStatus { pci_address, ..gpu }
-        };
-        status.gpus = observed.gpus.iter().map(gpu).map(address).collect();
+        let pci = observed.inventory.as_ref().map(|i| &i.pci);
+        status.gpus = observed.gpus.map(&previous.gpus, pci);
         status.display = Some(HypervisorDisplay {
             nodes: (!status.nodes.is_empty()).then(|| {
                 format!(
@@ -42,7 +34,7 @@ pub(crate) fn status(
                     status.nodes.len()
                 )
             }),
-            gpus: (!status.gpus.is_empty()).then(|| gpus_held(observed)),
+            gpus: (!status.gpus.is_empty()).then(|| gpus_held(&status.gpus)),
             containers: Some(observed.containers.to_string()),
         });
     }
@@ -61,13 +53,9 @@ pub(crate) fn status(
     status
 }
 
-fn gpus_held(observed: &Observed) -> String {
-    let held = observed
-        .gpus
-        .iter()
-        .filter(|g| !g.holders.is_empty())
-        .count();
-    format!("{held}/{}", observed.gpus.len())
+fn gpus_held(gpus: &[HostGpuStatus]) -> String {
+    let held = gpus.iter().filter(|g| !g.held_by.is_empty()).count();
+    format!("{held}/{}", gpus.len())
 }
 
 fn report(
@@ -138,18 +126,4 @@ fn report(
             total: storage.total.map(Quantity::from_bytes),
         })
         .collect();
-}
-
-fn gpu(held: &HeldGpu) -> HostGpuStatus {
-    HostGpuStatus {
-        node: held.node.clone(),
-        index: held.status.index,
-        pci_address: held.pci_address.clone(),
-        name: held.status.name.clone(),
-        uuid: held.status.uuid.clone(),
-        memory: held.status.memory.clone(),
-        driver: held.status.driver_version.clone(),
-        sharing: held.status.sharing.clone(),
-        held_by: held.holders.clone(),
-    }
 }

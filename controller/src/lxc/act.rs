@@ -1,5 +1,7 @@
 //! Fourth stage: one mutation. Every change of a container goes through [`Hand`], which has just seen our mark on it.
 
+mod gpus;
+
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
@@ -11,8 +13,8 @@ use super::{
     LxcKind,
     desired::{Desired, Goal, Present, Role},
     mark::Ownership,
-    observe::Observed,
-    plan::missing_device,
+    observe::{DriverStep, Observed},
+    plan::{SET_DEVICE, missing_device, missing_gpu_device},
     step::{Change, GuestStep, Site, Step},
 };
 use crate::{
@@ -57,6 +59,11 @@ pub(crate) async fn act<K: LxcKind>(
     };
     match step {
         Step::ReserveVmid { vmid } => reserve(object, *vmid, desired, cx).await,
+        Step::TakeGpus {
+            site,
+            gpus,
+            exclusive,
+        } => gpus::take_gpus(object, site, gpus, *exclusive, desired, cx).await,
         Step::Create { site, params } => hand.create(site, None, params, step).await,
         Step::Clone {
             site,
@@ -308,14 +315,21 @@ impl Hand<'_> {
             .await;
         // a failed PUT may have stored something all the same
         self.cluster.invalidate(site.vmid);
+        let uid = &self.desired.target.uid;
         let Err(error) = answer else {
+            self.cx.memory.recovered(uid, SET_DEVICE);
             return Ok(Receipt::default());
         };
         if let (Some(device), true) = (
             &change.optional_device,
             error.message.contains("does not exist"),
         ) {
-            self.cx.memory.skip_device(&self.desired.target.uid, device);
+            self.cx.memory.skip_device(uid, device);
+            return Ok(Receipt::default());
+        }
+        if missing_gpu_device(&error.message).is_some() {
+            // what is to be done about it, and when it is tried again, is the plan's affair
+            self.cx.memory.failed(uid, SET_DEVICE, &error.message);
             return Ok(Receipt::default());
         }
         Err(refused(&error, change, site, step))
@@ -347,7 +361,7 @@ impl Hand<'_> {
             return Err(Fault::bug("a guest step for an object that shall go"));
         };
         self.ours(site).await?;
-        let (op, limit) = operation(step, present)?;
+        let (op, limit) = operation(step, present, self.observed.driver_step.as_ref())?;
         let target = &self.desired.target;
         let visit = Visit {
             cluster: Arc::clone(&self.cluster),
@@ -377,6 +391,14 @@ impl Hand<'_> {
                     self.observed.seen().map_or("?", |s| s.node.as_str())
                 ),
             }),
+            GuestStep::StartDriverStep { attempt } => Some(Announcement {
+                kind: EventType::Normal,
+                reason: "BringingDriver",
+                note: format!(
+                    "Bringing the NVIDIA libraries in container {} to the version of its node's driver, attempt {attempt}.",
+                    site.vmid
+                ),
+            }),
             GuestStep::ApplyVllm => Some(Announcement {
                 kind: EventType::Normal,
                 reason: "StartingVllm",
@@ -394,7 +416,11 @@ impl Hand<'_> {
 }
 
 /// The texts that a guest step needs.
-fn operation(step: GuestStep, present: &Present) -> Result<(GuestOp, Duration), Fault> {
+fn operation(
+    step: GuestStep,
+    present: &Present,
+    driver_step: Option<&DriverStep>,
+) -> Result<(GuestOp, Duration), Fault> {
     let op = match step {
         GuestStep::AwaitBoot { network } => {
             return Ok((
@@ -430,6 +456,11 @@ fn operation(step: GuestStep, present: &Present) -> Result<(GuestOp, Duration), 
                 timeout: setup.timeout,
             })
         }
+        GuestStep::StartDriverStep { attempt } => GuestOp::StartSetup(
+            driver_step
+                .map(|step| step.started(attempt))
+                .ok_or_else(|| Fault::bug("a driver step that nobody offers"))?,
+        ),
         GuestStep::ApplyVllm => match &present.role {
             Role::Container {
                 vllm: Some(files), ..
@@ -445,12 +476,8 @@ fn operation(step: GuestStep, present: &Present) -> Result<(GuestOp, Duration), 
 /// Why a PUT was refused, in the words of the condition that it belongs to.
 fn refused(error: &Error, change: &Change, site: &Site, step: &Step) -> Fault {
     if let Some(device) = missing_device(&error.message) {
-        let message = format!(
-            "node {} has no {device}. Load the NVIDIA driver there (`nvidia-smi` and `nvidia-modprobe -u -c0` make its device nodes), or \
-             correct spec.gpus.indices.",
-            site.node
-        );
-        return Fault::user(C::GpuAllocated, Reason::HostDeviceMissing, message);
+        let message = format!("node {} has no {device}; nothing was changed.", site.node);
+        return Fault::user(C::ConfigInSync, Reason::Invalid, message);
     }
     let root = matches!(
         error.kind,

@@ -34,6 +34,14 @@ impl Change {
         self.set.is_empty() && self.delete.is_empty()
     }
 
+    /// Whether it gives the container a device.
+    pub fn sets_device(&self, path: &str) -> bool {
+        let given = |(key, value): (&String, &String)| {
+            key.starts_with("dev") && value.split(',').next() == Some(path)
+        };
+        self.set.iter().any(given)
+    }
+
     /// What a person with a root shell on the node would type for the same effect.
     pub fn pct_set(&self, vmid: u32) -> String {
         let mut line = format!("pct set {vmid}");
@@ -74,6 +82,11 @@ pub enum GuestStep {
         /// Counted from 1.
         attempt: u32,
     },
+    /// Start the driver step of the setup that brought the NVIDIA libraries.
+    StartDriverStep {
+        /// Counted from 1.
+        attempt: u32,
+    },
     /// Follow the run.
     AwaitSetup,
     /// Write vLLM's unit and (re)start it.
@@ -89,6 +102,15 @@ pub enum Step {
     ReserveVmid {
         /// The VMID.
         vmid: u32,
+    },
+    /// Write the GPUs that it holds from now on into the status, before its devices are set.
+    TakeGpus {
+        /// Which.
+        site: Site,
+        /// Their minors.
+        gpus: Vec<u32>,
+        /// Nobody else holds them meanwhile.
+        exclusive: bool,
     },
     /// Create from an OS template.
     Create {
@@ -169,7 +191,8 @@ impl Step {
     pub fn site(&self) -> Option<&Site> {
         match self {
             Self::ReserveVmid { .. } => None,
-            Self::Create { site, .. }
+            Self::TakeGpus { site, .. }
+            | Self::Create { site, .. }
             | Self::Clone { site, .. }
             | Self::Destroy { site, .. }
             | Self::Configure { site, .. }
@@ -187,6 +210,7 @@ impl Named for Step {
     fn name(&self) -> &'static str {
         match self {
             Self::ReserveVmid { .. } => "reserve_vmid",
+            Self::TakeGpus { .. } => "take_gpus",
             Self::Create { .. } => "create",
             Self::Clone { .. } => "clone",
             Self::Destroy { .. } => "destroy",
@@ -199,6 +223,7 @@ impl Named for Step {
                 GuestStep::Inspect => "inspect",
                 GuestStep::Personalise => "personalise",
                 GuestStep::StartSetup { .. } => "start_setup",
+                GuestStep::StartDriverStep { .. } => "start_driver_step",
                 GuestStep::AwaitSetup => "await_setup",
                 GuestStep::ApplyVllm => "apply_vllm",
                 GuestStep::Clean => "clean",
@@ -211,6 +236,9 @@ impl Named for Step {
     fn phrase(&self) -> String {
         match self {
             Self::ReserveVmid { vmid } => format!("reserve VMID {vmid}"),
+            Self::TakeGpus { site, gpus, .. } => {
+                format!("take {} of node {}", gpus_in_words(gpus), site.node)
+            }
             Self::Create { site, .. } => {
                 format!("create container {} on node {}", site.vmid, site.node)
             }
@@ -236,6 +264,9 @@ impl Named for Step {
                 GuestStep::Personalise => "make the clone a machine of its own".to_owned(),
                 GuestStep::StartSetup { attempt: 1 } => "run the setup".to_owned(),
                 GuestStep::StartSetup { attempt } => format!("run the setup, attempt {attempt}"),
+                GuestStep::StartDriverStep { attempt } => {
+                    format!("bring the NVIDIA libraries to the node's version, attempt {attempt}")
+                }
                 GuestStep::AwaitSetup => "follow the setup".to_owned(),
                 GuestStep::ApplyVllm => "write vLLM's unit and start it".to_owned(),
                 GuestStep::Clean => "clean up before the seal".to_owned(),
@@ -244,6 +275,13 @@ impl Named for Step {
             Self::Snapshot { name, .. } => format!("take snapshot {name}"),
         }
     }
+}
+
+/// `GPU 0`, `GPUs 0, 1`.
+pub(in crate::lxc) fn gpus_in_words(gpus: &[u32]) -> String {
+    let list: Vec<String> = gpus.iter().map(u32::to_string).collect();
+    let noun = if gpus.len() == 1 { "GPU" } else { "GPUs" };
+    format!("{noun} {}", list.join(", "))
 }
 
 #[cfg(test)]

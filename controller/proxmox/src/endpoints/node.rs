@@ -131,6 +131,31 @@ impl Certificate {
     }
 }
 
+/// A device on a node's PCI bus.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PciDevice {
+    /// Its address: `0000:01:00.0`.
+    #[serde(deserialize_with = "wire::text_or_empty")]
+    pub id: String,
+    /// What it is, as the bus codes it: `0x030000` is a VGA controller, `0x030200` a 3D controller.
+    #[serde(deserialize_with = "wire::text_or_empty")]
+    pub class: String,
+    /// Who made it: `0x10de` is NVIDIA.
+    #[serde(deserialize_with = "wire::text_or_empty")]
+    pub vendor: String,
+    /// The model, where the node's list of PCI ids knows it.
+    #[serde(deserialize_with = "wire::text")]
+    pub device_name: Option<String>,
+}
+
+impl PciDevice {
+    /// Whether it is a GPU of NVIDIA.
+    pub fn is_nvidia_gpu(&self) -> bool {
+        self.vendor.eq_ignore_ascii_case("0x10de") && self.class.starts_with("0x03")
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Iface {
@@ -166,6 +191,15 @@ impl Client {
             .map(|bridge| bridge.iface)
             .filter(|name| !name.is_empty())
             .collect())
+    }
+
+    /// The devices on a node's PCI bus, but for memory controllers, bridges and processors; needs Sys.Audit or Sys.Modify on `/`.
+    pub async fn pci_devices(&self, node: &str) -> Result<Vec<PciDevice>, Error> {
+        self.fetch(Call::get(
+            "/nodes/{node}/hardware/pci",
+            format!("/nodes/{}/hardware/pci", escape(node)),
+        ))
+        .await
     }
 
     /// The certificates of a node, the cluster's CA among them; needs no more than a valid token on current hosts.

@@ -42,6 +42,9 @@ for f in "$R"/proc/driver/nvidia/gpus/*/information; do
     say minor "${address##*/} $(sed -n 's/^Device Minor:[[:space:]]*//p' "$f")"
   fi
 done
+for f in "$R"/dev/nvidia[0-9]*; do
+  if [ -e "$f" ]; then say gpu_device "${f##*/nvidia}"; fi
+done
 if have nvidia-smi; then
   if gpus=$(limited 20 nvidia-smi --query-gpu=uuid,pci.bus_id,memory.total,driver_version,name --format=csv,noheader,nounits 2>&1); then
     printf '%s\n' "$gpus" | sed 's/^/gpu=/'

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration}
 
 pub use net::WantedNet;
 pub(crate) use resolve::desired;
+pub(in crate::lxc) use setup::resolve as resolve_setup;
 pub use source::{Source, SourceTemplate};
 pub(crate) use workload::role as container_role;
 
@@ -92,8 +93,12 @@ pub struct Present {
     pub storage: Option<String>,
     /// Its size.
     pub disk_gib: Option<u64>,
-    /// Device minors of the GPUs it shall hold.
+    /// Device minors of the GPUs it shall hold: those of the spec, or those that were picked and stand in the status.
     pub gpus: Vec<u32>,
+    /// How many, where the spec says only that.
+    pub gpu_count: Option<u32>,
+    /// Nobody else shall hold them.
+    pub gpus_exclusive: bool,
     /// What is to be done inside once.
     pub setup: Option<Setup>,
     /// What names the setup in the mark: its hash, or `none`.
@@ -195,13 +200,18 @@ impl Present {
         }
     }
 
+    /// Whether it is to hold any GPU.
+    pub fn asks_gpus(&self) -> bool {
+        !self.gpus.is_empty() || self.gpu_count.is_some()
+    }
+
     /// Whether anything has to be done or seen inside the guest before it counts as set up.
     pub fn enters_guest(&self) -> bool {
         let serves = matches!(&self.role, Role::Container { vllm: Some(_), .. });
         self.setup.is_some()
             || serves
             || matches!(self.source, Source::Template(_))
-            || !self.gpus.is_empty()
+            || self.asks_gpus()
     }
 
     /// It is sealed in the end.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt, core::SelectorExt};
 use phoenix_crds::{
-    Hypervisor, LxcSpec,
+    Hypervisor, LxcSpec, LxcStatus, Sharing,
     conditions::{ConditionType as C, Reason},
     lxc::DeletionPolicy,
     quantity::Quantity,
@@ -240,11 +240,15 @@ async fn present<K: LxcKind>(
         description: spec.description.clone(),
         storage,
         disk_gib,
-        gpus: spec
-            .gpu_indices()
-            .iter()
-            .filter_map(|i| u32::try_from(*i).ok())
-            .collect(),
+        gpus: gpus(spec, status),
+        gpu_count: spec
+            .gpus
+            .as_ref()
+            .and_then(|g| u32::try_from(g.count?).ok()),
+        gpus_exclusive: spec
+            .gpus
+            .as_ref()
+            .is_some_and(|g| g.sharing != Sharing::Shared),
         revision: hash::short(&[
             RECIPE,
             // a template says when its source went on; a container stays what it was made from
@@ -268,6 +272,29 @@ async fn present<K: LxcKind>(
         shutdown_timeout: spec.shutdown_timeout().into(),
         role: object.role(cx).await?,
     })
+}
+
+/// The GPUs of the spec, or as many as it asks for where they were picked.
+fn gpus(spec: &LxcSpec, status: Option<&LxcStatus>) -> Vec<u32> {
+    let minor = |index: i64| u32::try_from(index).ok();
+    match spec.gpus.as_ref().and_then(|gpus| gpus.count) {
+        None => spec
+            .gpu_indices()
+            .iter()
+            .copied()
+            .filter_map(minor)
+            .collect(),
+        Some(count) => {
+            let picked: Vec<u32> = status
+                .iter()
+                .flat_map(|s| s.gpus.iter())
+                .filter(|g| g.sharing.is_some())
+                .filter_map(|g| minor(g.index))
+                .collect();
+            let enough = i64::try_from(picked.len()) == Ok(count);
+            picked.into_iter().filter(|_| enough).collect()
+        }
+    }
 }
 
 fn bounded(vmid: i64) -> u32 {

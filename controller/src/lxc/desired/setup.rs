@@ -14,7 +14,7 @@ use crate::{context::Context, fault::Fault, hash};
 pub(super) const NO_SETUP: &str = "none";
 
 /// Reads `spec.setup`.
-pub(super) async fn resolve(
+pub(in crate::lxc) async fn resolve(
     spec: &SpecSetup,
     namespace: &str,
     cx: &Context,

@@ -1,10 +1,15 @@
 //! What a look yields: facts, each with the word of whoever told it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use phoenix_crds::conditions::ConditionType as C;
 use proxmox_client::TaskState;
 
+use super::{driver::DriverStep, gpus::Claim};
 use crate::{
     condition::said_true,
     fleet::{Barred, Health, Look, Presence, Seen, Turn},
@@ -53,6 +58,8 @@ impl StorageKind {
 pub struct Reported {
     /// Minors of the GPUs that were seen inside.
     pub gpus: Vec<u32>,
+    /// Since when they are as they should be, in Unix seconds.
+    pub gpus_since: Option<i64>,
     /// Hash of the arguments that vLLM ran with.
     pub args_hash: Option<String>,
     /// The hypervisor was connected.
@@ -70,6 +77,11 @@ impl Reported {
         let seen = status.gpus.iter().filter(|g| g.uuid.is_some());
         Self {
             gpus: seen.filter_map(|g| u32::try_from(g.index).ok()).collect(),
+            gpus_since: status
+                .conditions
+                .iter()
+                .find(|c| c.type_ == C::GpuAllocated.as_str() && met(C::GpuAllocated))
+                .map(|c| c.last_transition_time.0.as_second()),
             args_hash: status.vllm.as_ref().and_then(|v| v.args_hash.clone()),
             connected: met(C::HypervisorReady),
             answered: met(C::VllmReady) || met(C::ProbeReady),
@@ -126,6 +138,14 @@ pub struct Observed {
     pub dependents: Vec<String>,
     /// Containers that hold one of its addresses.
     pub rivals: Vec<String>,
+    /// The GPUs that it holds by its status, and whether nobody else may hold them.
+    pub gpus_held: BTreeMap<u32, bool>,
+    /// What others on its node hold.
+    pub gpu_claims: Vec<Claim>,
+    /// The GPUs that its node is known to have.
+    pub node_gpus: Vec<u32>,
+    /// What could bring the NVIDIA libraries inside to the node's version, where they don't fit.
+    pub driver_step: Option<DriverStep>,
     /// Optional devices that the host lacks.
     pub skipped_devices: BTreeSet<String>,
     /// What was found inside.
@@ -187,6 +207,10 @@ impl Observed {
             storage: None,
             dependents: Vec::new(),
             rivals: Vec::new(),
+            gpus_held: BTreeMap::new(),
+            gpu_claims: Vec::new(),
+            node_gpus: Vec::new(),
+            driver_step: None,
             skipped_devices: BTreeSet::new(),
             guest: GuestView::default(),
             reported: Reported::default(),

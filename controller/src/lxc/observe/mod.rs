@@ -1,16 +1,22 @@
 //! Second stage: what is there. Reads the fleet's cache, the container where the next decision needs it, and what guest and probes said
 //! last. Never writes.
 
+mod driver;
 mod facts;
+mod gpus;
 mod rivals;
 mod storage;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use phoenix_crds::conditions::ConditionType as C;
 use proxmox_client::{TaskState, Upid};
 
+pub use driver::DriverStep;
+use driver::driver_step;
 pub use facts::{Observed, Reported, StorageKind, TaskSeen};
+pub use gpus::Claim;
+pub(in crate::lxc) use gpus::{claims, is_exclusive};
 use rivals::rivals;
 use storage::{active, remains, sealing};
 
@@ -24,6 +30,7 @@ use crate::{
     context::Context,
     fault::Fault,
     fleet::{Cluster, Health, Presence, Seen},
+    guest::GuestFacts,
     prober::ProbeView,
 };
 
@@ -218,8 +225,30 @@ async fn details<K: LxcKind>(
         cx.sessions.outdated(&target.uid);
     }
     seen.guest = cx.sessions.view(&target.uid);
+    if present.asks_gpus() {
+        let status = object.status_shared();
+        seen.gpus_held = held(status);
+        seen.gpu_claims = claims(cluster.name(), &node, &target.uid, cx);
+        seen.node_gpus = gpus::of_node(cluster.name(), &node, cx);
+        let versions = seen.guest.known().and_then(GuestFacts::driver_mismatch);
+        if let Some((_, host)) = versions {
+            seen.driver_step = driver_step(object, &host, cx).await;
+        }
+    }
     seen.probe = probe(present, &mark, &container, desired, cluster, cx);
     Ok(())
+}
+
+/// The GPUs that the object was given, by its status.
+fn held(status: Option<&phoenix_crds::LxcStatus>) -> BTreeMap<u32, bool> {
+    let given = status.iter().flat_map(|s| s.gpus.iter());
+    given
+        .filter(|g| g.sharing.is_some())
+        .filter_map(|g| {
+            let gpu = u32::try_from(g.index).ok()?;
+            Some((gpu, is_exclusive(g.sharing.as_deref())))
+        })
+        .collect()
 }
 
 /// The mark as it stood, from what the status says was durably done.

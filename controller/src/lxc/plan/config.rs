@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use phoenix_crds::conditions::{ConditionType as C, Reason};
 use proxmox_client::{CtConfig, PropertyString};
 
-use super::{Decision, Draft, View, presence::missing_bridge};
+use super::{Decision, Draft, View, missing_device, presence::missing_bridge};
 use crate::{
     condition::{Finding, Truth},
     engine::Verdict,
@@ -20,6 +20,9 @@ use crate::{
 /// The tag by which ours are found in Proxmox' own views.
 pub(crate) const TAG: &str = "phoenix";
 
+/// What a PUT of a device that the node lacks is remembered as.
+pub(in crate::lxc) const SET_DEVICE: &str = "set_device";
+
 /// One PUT a pass, in this order: what a token may do, what only root may do, devices, devices that the host may lack, the disk's size.
 pub(super) fn matches(view: &View<'_>, draft: &mut Draft) -> Decision {
     let (seen, site) = (view.seen()?, view.site()?);
@@ -27,13 +30,18 @@ pub(super) fn matches(view: &View<'_>, draft: &mut Draft) -> Decision {
         return draft.blocked(C::ConfigInSync, Reason::Invalid, missing);
     }
     let fresh = fresh(view);
-    let changes = [
-        keys(view, seen, fresh),
-        features(view.present, seen),
-        devices(view, seen, fresh),
-        optional_device(view, seen, fresh),
-    ];
+    let mut changes = vec![keys(view, seen, fresh), features(view.present, seen)];
+    if !draft.gpus_denied {
+        changes.push(devices(view, seen, fresh));
+        changes.push(optional_device(view, seen, fresh));
+    }
     if let Some(change) = changes.into_iter().find(|c| !c.is_empty()) {
+        if let Some(failure) = view.failure_of(&[SET_DEVICE])
+            && missing_device(&failure.message).is_some_and(|device| change.sets_device(device))
+            && let Some(wait) = super::gpu::host_device(view, draft, failure)
+        {
+            return Some(wait);
+        }
         return configure(view, draft, site, change);
     }
     if let Some(decision) = size(view, draft, seen, &site) {
@@ -251,7 +259,11 @@ fn devices(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
         as_root: true,
         ..Change::default()
     };
-    let wanted = |p: &str| required.iter().any(|r| r == p) || optional.contains(&p);
+    // while none are picked those that it has stand: the next pick may well be the same
+    let unpicked = view.present.gpu_count.is_some() && view.present.gpus.is_empty();
+    let wanted = |p: &str| {
+        required.iter().any(|r| r == p) || optional.contains(&p) || (unpicked && is_nvidia(p))
+    };
     // a running container keeps what it was given; a sealed one's are inherited and cleared here
     for (i, device) in current
         .iter()

@@ -71,6 +71,9 @@ fn inside(view: &View<'_>, draft: &mut Draft) -> Decision {
     {
         return guest(view, draft, Reason::Running, GuestStep::Personalise);
     }
+    if let Some(decision) = super::gpu::driver_before_setup(view, draft) {
+        return Some(decision);
+    }
     let setup = view.present.setup.as_ref()?;
     match state
         .and_then(|s| s.setup.as_ref())

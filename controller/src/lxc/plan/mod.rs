@@ -3,6 +3,7 @@
 
 mod config;
 mod delete;
+mod gpu;
 mod guest;
 mod presence;
 mod seal;
@@ -15,8 +16,9 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use phoenix_crds::conditions::{ConditionType, Reason};
 
+pub(super) use config::SET_DEVICE;
+pub(super) use gpu::{due as gpus_due, missing_device, missing_gpu_device, with_devices};
 pub(super) use seal::{Seal, sealed};
-pub(super) use serve::missing_device;
 
 use super::{
     desired::{Desired, Goal, Present, Target},
@@ -47,6 +49,8 @@ pub(super) struct View<'a> {
 pub(super) struct Draft {
     findings: Vec<Finding>,
     partial: bool,
+    /// Its GPUs are another's for now: no device of theirs is set, and it is not started.
+    gpus_denied: bool,
 }
 
 /// What one check decides: go on, or stop with a verdict.
@@ -63,7 +67,7 @@ const fn check(goal: &'static str, run: fn(&View<'_>, &mut Draft) -> Decision) -
 }
 
 /// In this order. An empty goal is no step of its own.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 16] = [
     check("", presence::reachable),
     check("", presence::task),
     check("reserve a VMID", presence::vmid),
@@ -71,8 +75,10 @@ const CHECKS: [Check; 14] = [
     check("", presence::created),
     check("", seal::already),
     check("", presence::unlocked),
+    check("", gpu::hold),
     check("configure", config::matches),
     check("", config::no_rival),
+    check("", gpu::denied),
     check("set up", guest::set_up),
     check("seal", seal::seal),
     check("", seal::outdated),

@@ -6,12 +6,13 @@ use phoenix_crds::conditions::{ConditionType as C, Reason};
 
 use super::{
     Decision, Draft, ON_WAKE, View,
+    gpu::look_again,
     guest::{last_line, unavailable},
 };
 use crate::{
     condition::Finding,
     engine::Verdict,
-    guest::{GuestFacts, VllmUnit},
+    guest::VllmUnit,
     lxc::{
         desired::Role,
         step::{GuestStep, Site, Step},
@@ -70,16 +71,8 @@ pub(super) fn power(view: &View<'_>, draft: &mut Draft) -> Decision {
 /// Starts it, with pauses between tries that failed.
 pub(super) fn start(view: &View<'_>, draft: &mut Draft, site: &Site) -> Decision {
     if let Some(failure) = view.failure_of(&["vzstart"]) {
-        if let Some(device) = missing_device(&failure.message) {
-            let message = format!(
-                "Container {} does not start: node {} has no {device}. After a reboot the driver's device nodes appear with the first use: \
-                 run `nvidia-smi` (and `nvidia-modprobe -u -c0`) there, and make it permanent with nvidia-persistenced.",
-                site.vmid, site.node
-            );
-            draft.stalled(C::GpuAllocated, Reason::HostDeviceMissing, message);
-            if let Some(left) = failure.pause_left() {
-                return Some(Verdict::Wait { until: left });
-            }
+        if let Some(wait) = super::gpu::host_device(view, draft, failure) {
+            return Some(wait);
         }
         let message = format!(
             "Starting container {} failed (attempt {}): {}",
@@ -96,12 +89,6 @@ pub(super) fn start(view: &View<'_>, draft: &mut Draft, site: &Site) -> Decision
     )
 }
 
-/// Proxmox's "Device /dev/nvidia0 does not exist".
-pub(in crate::lxc) fn missing_device(message: &str) -> Option<&str> {
-    let rest = message.split_once("Device ")?.1;
-    rest.split_once(" does not exist").map(|(device, _)| device)
-}
-
 /// It does its job.
 pub(super) fn workload(view: &View<'_>, draft: &mut Draft) -> Decision {
     let Role::Container {
@@ -113,7 +100,7 @@ pub(super) fn workload(view: &View<'_>, draft: &mut Draft) -> Decision {
     else {
         return None;
     };
-    if let Some(decision) = gpus(view, draft) {
+    if let Some(decision) = super::gpu::inside(view, draft) {
         return Some(decision);
     }
     if let Some(files) = vllm {
@@ -123,128 +110,6 @@ pub(super) fn workload(view: &View<'_>, draft: &mut Draft) -> Decision {
         return answering(view, draft);
     }
     None
-}
-
-fn gpus(view: &View<'_>, draft: &mut Draft) -> Decision {
-    let wanted = &view.present.gpus;
-    if wanted.is_empty() {
-        return None;
-    }
-    let Some(facts) = view.observed.guest.known() else {
-        if wanted
-            .iter()
-            .all(|w| view.observed.reported.gpus.contains(w))
-        {
-            draft.met(C::GpuAllocated, Reason::Allocated, visible(wanted));
-            return None;
-        }
-        if let Some(decision) = unavailable(view, draft, C::SetupComplete, Reason::Waiting) {
-            return Some(decision);
-        }
-        let step = Step::Guest {
-            site: view.site()?,
-            step: GuestStep::Inspect,
-        };
-        return draft.step(C::SetupComplete, Reason::Waiting, step);
-    };
-    match judge_gpus(facts, wanted) {
-        Ok(message) => {
-            draft.met(C::GpuAllocated, Reason::Allocated, message);
-            None
-        }
-        Err((reason, message)) => {
-            draft.stalled(C::GpuAllocated, reason, message);
-            look_again(view, Duration::from_mins(1))
-        }
-    }
-}
-
-fn judge_gpus(facts: &GuestFacts, wanted: &[u32]) -> Result<String, (Reason, String)> {
-    if let Some(error) = &facts.nvidia_error {
-        let lower = error.to_lowercase();
-        if lower.contains("version mismatch") {
-            let host = facts.host_driver.as_deref().unwrap_or("unknown");
-            let message = format!(
-                "the guest's NVIDIA driver does not fit the host's ({host}): {error}. Rebuild the template that brings the driver, \
-                 or install version {host} inside."
-            );
-            return Err((Reason::DriverMismatch, message));
-        }
-        return Err((
-            Reason::NotVisible,
-            format!("nvidia-smi fails in the guest: {error}"),
-        ));
-    }
-    let host = facts.host_driver.as_deref();
-    if let Some(gpu) = facts
-        .gpus
-        .iter()
-        .find(|g| host.is_some_and(|h| h != g.driver_version))
-    {
-        let message = format!(
-            "the guest's NVIDIA driver is {}, the host's is {}.",
-            gpu.driver_version,
-            host.unwrap_or_default()
-        );
-        return Err((Reason::DriverMismatch, message));
-    }
-    let minors: Vec<u32> = facts.gpus.iter().filter_map(|g| g.minor).collect();
-    let all_known = minors.len() == facts.gpus.len();
-    let missing: Vec<String> = wanted
-        .iter()
-        .filter(|w| all_known && !minors.contains(w))
-        .map(u32::to_string)
-        .collect();
-    if facts.gpus.len() < wanted.len() || !missing.is_empty() {
-        let message = format!(
-            "the guest sees {} of the {} GPUs asked for (missing: {}); run `nvidia-smi` in it and on the node.",
-            facts.gpus.len(),
-            wanted.len(),
-            if missing.is_empty() {
-                "unknown".to_owned()
-            } else {
-                missing.join(", ")
-            }
-        );
-        return Err((Reason::NotVisible, message));
-    }
-    Ok(visible(wanted))
-}
-
-fn visible(gpus: &[u32]) -> String {
-    format!(
-        "GPUs {} are visible inside.",
-        gpus.iter()
-            .map(u32::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
-    )
-}
-
-/// Another inspection when the last one is old enough, else a wait until it is.
-fn look_again(view: &View<'_>, every: Duration) -> Decision {
-    if view.observed.guest.busy.is_some() {
-        return Some(Verdict::Wait { until: ON_WAKE });
-    }
-    if let Some(left) = view
-        .observed
-        .guest
-        .trouble
-        .as_ref()
-        .and_then(crate::memory::Failure::pause_left)
-    {
-        return Some(Verdict::Wait { until: left });
-    }
-    let age = view.observed.guest.age().unwrap_or(every);
-    Some(
-        match every.checked_sub(age).filter(|left| !left.is_zero()) {
-            Some(left) => Verdict::Wait { until: left },
-            None => Verdict::Do(Step::Guest {
-                site: view.site()?,
-                step: GuestStep::Inspect,
-            }),
-        },
-    )
 }
 
 fn serving(view: &View<'_>, draft: &mut Draft, args_hash: &str, patience: Duration) -> Decision {

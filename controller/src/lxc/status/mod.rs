@@ -53,6 +53,7 @@ pub(crate) fn status<K: LxcKind>(object: &K, pass: &Pass<K>, now: Timestamp) -> 
                 desired,
                 observed,
                 pass.receipt.as_ref(),
+                denied_gpus(&pass.findings()),
                 now,
             );
         }
@@ -104,12 +105,20 @@ pub(crate) fn status<K: LxcKind>(object: &K, pass: &Pass<K>, now: Timestamp) -> 
     status
 }
 
+/// Others hold its GPUs, by what was found.
+fn denied_gpus(findings: &[Finding]) -> bool {
+    findings.iter().any(|f| {
+        f.condition == C::GpuAllocated && matches!(f.reason, Reason::Conflict | Reason::NoFreeGpu)
+    })
+}
+
 fn report(
     status: &mut LxcStatus,
     previous: &LxcStatus,
     desired: &Desired,
     observed: &Observed,
     receipt: Option<&Receipt>,
+    denied: bool,
     now: Timestamp,
 ) {
     status.task = task(previous, observed, receipt);
@@ -128,7 +137,7 @@ fn report(
         mark.and_then(|m| m.revision.clone())
             .unwrap_or_else(|| present.revision.clone()),
     );
-    let (Some(seen), Some(_)) = (observed.seen(), mark) else {
+    let (Some(seen), Some(mark)) = (observed.seen(), mark) else {
         return;
     };
     status.node = Some(seen.node.clone());
@@ -150,7 +159,14 @@ fn report(
             seal(seen, snapshot, by, way, previous, now)
         });
     }
-    status.gpus = gpus(present, seen, observed.guest.known(), previous);
+    status.gpus = gpus(
+        present,
+        seen,
+        mark,
+        observed.guest.known(),
+        denied,
+        previous,
+    );
     status.vllm = vllm(present, seen, observed, previous, now);
 }
 

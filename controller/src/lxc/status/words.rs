@@ -64,6 +64,8 @@ pub(super) fn state(
     }
     match observed.and_then(Observed::seen) {
         Some(seen) if seen.running() => State::Running,
+        // it waits for its GPUs
+        Some(_) if unmet(C::GpuAllocated) => State::Pending,
         Some(_) => State::Stopped,
         None => previous.state.unwrap_or(State::Pending),
     }

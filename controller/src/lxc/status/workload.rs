@@ -1,6 +1,6 @@
 //! What the container is for: its GPUs and its model server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use phoenix_crds::{
@@ -14,64 +14,69 @@ use crate::{
     guest::GuestFacts,
     lxc::{
         desired::{Present, Role},
+        mark::Mark,
         observe::Observed,
+        plan::{gpus_due, with_devices},
     },
     probe::VllmProbe,
     prober::{ProbeSpec, ProbeView},
 };
 
-/// The GPUs that the container has by its config, with what the guest told of each.
+/// The GPUs that the container holds, with what the guest told of each: those that it was given for as long as they are due, and those
+/// whose devices it runs with. `denied`: another came before it.
 pub(super) fn gpus(
     present: &Present,
     seen: &Seen,
+    mark: &Mark,
     facts: Option<&GuestFacts>,
+    denied: bool,
     previous: &LxcStatus,
 ) -> Vec<GpuStatus> {
-    let given: Vec<u32> = seen
-        .config
-        .devices()
-        .values()
-        .filter_map(|d| d.get("path")?.strip_prefix("/dev/nvidia")?.parse().ok())
-        .collect();
-    let held: Vec<u32> = present
+    let known: BTreeMap<i64, &GpuStatus> = previous.gpus.iter().map(|g| (g.index, g)).collect();
+    let given = |gpu: &u32| {
+        known
+            .get(&i64::from(*gpu))
+            .is_some_and(|g| g.sharing.is_some())
+    };
+    let due = gpus_due(present, mark, seen.running()) && (seen.running() || !denied);
+    let mut held: BTreeSet<u32> = present
         .gpus
         .iter()
         .copied()
-        .filter(|g| given.contains(g))
+        .filter(|gpu| due && given(gpu))
         .collect();
+    if seen.running() {
+        held.extend(with_devices(seen));
+    }
     let facts = facts.map(|f| f.gpus.as_slice()).unwrap_or_default();
     // where the driver hides its minors, the order of the list is the order of the devices
     let ordered = facts.iter().all(|g| g.minor.is_none()) && facts.len() == held.len();
-    let known: BTreeMap<i64, &GpuStatus> = previous.gpus.iter().map(|g| (g.index, g)).collect();
-    let mut list: Vec<GpuStatus> = held
-        .iter()
+    held.iter()
         .enumerate()
         .map(|(place, minor)| {
             let index = i64::from(*minor);
+            let before = known.get(&index).copied();
             let fact = facts
                 .iter()
                 .find(|g| g.minor == Some(*minor))
                 .or_else(|| facts.get(place).filter(|_| ordered));
-            match (fact, known.get(&index)) {
+            match (fact, before) {
                 (Some(fact), _) => GpuStatus {
                     index,
                     uuid: Some(fact.uuid.clone()),
                     name: Some(fact.name.clone()),
                     memory: Some(Quantity::from_mebibytes(fact.memory_mib)),
                     driver_version: Some(fact.driver_version.clone()),
-                    sharing: Some("Shared".to_owned()),
+                    sharing: before.and_then(|g| g.sharing.clone()),
                 },
-                (None, Some(before)) => (*before).clone(),
+                (None, Some(before)) => before.clone(),
                 (None, None) => GpuStatus {
                     index,
-                    sharing: Some("Shared".to_owned()),
                     ..GpuStatus::default()
                 },
             }
         })
-        .collect();
-    list.sort_by_key(|g| g.index);
-    list
+        .collect()
 }
 
 pub(super) fn vllm(

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-fn said(plan: &Plan<Step>, condition: C) -> (Truth, Reason, Progress) {
+pub(super) fn said(plan: &Plan<Step>, condition: C) -> (Truth, Reason, Progress) {
     let f = plan
         .findings
         .iter()
@@ -24,7 +24,7 @@ fn said(plan: &Plan<Step>, condition: C) -> (Truth, Reason, Progress) {
     (f.truth, f.reason, f.progress)
 }
 
-fn present(desired: &mut Desired) -> &mut Present {
+pub(super) fn present(desired: &mut Desired) -> &mut Present {
     match &mut desired.goal {
         Goal::Present(present) => present,
         Goal::Absent(_) => panic!("an absent goal"),
@@ -37,7 +37,7 @@ fn a_template_is_built_step_by_step_and_sealed() {
     assert!(matches!(world.run(&mut desired, 60), Verdict::Done { .. }));
     assert_eq!(
         world.steps.join(" "),
-        "reserve_vmid clone configure configure configure configure resize start await_boot personalise start_setup await_setup configure \
+        "reserve_vmid clone configure take_gpus configure configure configure resize start await_boot personalise start_setup await_setup configure \
          clean shutdown configure convert"
     );
     let plan = world.plan(&desired);

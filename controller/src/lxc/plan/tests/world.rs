@@ -23,7 +23,7 @@ use crate::{
             WantedNet,
         },
         mark::Mark,
-        observe::{Observed, StorageKind, TaskSeen},
+        observe::{Claim, DriverStep, Observed, StorageKind, TaskSeen},
         plan::plan,
         step::{GuestStep, Step},
     },
@@ -117,6 +117,8 @@ fn present() -> Present {
         storage: None,
         disk_gib: Some(64),
         gpus: vec![0, 1],
+        gpu_count: None,
+        gpus_exclusive: false,
         setup: Some(Setup {
             script: "true".into(),
             verify: None,
@@ -163,6 +165,11 @@ pub(super) struct World {
     pub(super) steps: Vec<String>,
     pub(super) in_guest: GuestFacts,
     pub(super) seen_at: Instant,
+    /// The GPUs that its status says it holds, and whether alone.
+    pub(super) held: BTreeMap<u32, bool>,
+    pub(super) claims: Vec<Claim>,
+    pub(super) node_gpus: Vec<u32>,
+    pub(super) driver_step: Option<DriverStep>,
 }
 
 impl World {
@@ -179,8 +186,12 @@ impl World {
             steps: Vec::new(),
             in_guest: guest(),
             seen_at: Instant::now()
-                .checked_sub(Duration::from_secs(3600))
+                .checked_sub(Duration::from_secs(150))
                 .unwrap_or_else(Instant::now),
+            held: BTreeMap::new(),
+            claims: Vec::new(),
+            node_gpus: Vec::new(),
+            driver_step: None,
         }
     }
 
@@ -196,6 +207,10 @@ impl World {
             state,
         });
         seen.turn = Some(Turn::Now);
+        seen.gpus_held.clone_from(&self.held);
+        seen.gpu_claims.clone_from(&self.claims);
+        seen.node_gpus.clone_from(&self.node_gpus);
+        seen.driver_step.clone_from(&self.driver_step);
         seen.bridges = Some(vec!["vmbr0".into()]);
         let Some(vmid) = desired.target.vmid else {
             seen.candidate = Some(901);
@@ -207,7 +222,7 @@ impl World {
                 seen.ownership = Some(desired.target.mark(vmid).judge(config.description()));
                 let status = CtStatus {
                     status: if self.running { "running" } else { "stopped" }.into(),
-                    uptime: Some(5),
+                    uptime: Some(200),
                     ..CtStatus::default()
                 };
                 Presence::Here(Box::new(Seen {
@@ -280,6 +295,9 @@ impl World {
         };
         match step {
             Step::ReserveVmid { vmid } => desired.target.vmid = Some(*vmid),
+            Step::TakeGpus {
+                gpus, exclusive, ..
+            } => self.take_gpus(gpus, *exclusive, desired),
             Step::Create { params, .. } | Step::Clone { params, .. } => {
                 assert!(self.config.is_none(), "created upon something");
                 for (key, value) in params {
@@ -336,6 +354,7 @@ impl World {
                     !config.keys.values().any(|v| v.contains("/dev/fuse")),
                     "started with an inherited device"
                 );
+                self.assert_gpus_held(desired);
                 self.running = true;
                 self.facts = None;
             }
@@ -380,6 +399,10 @@ impl World {
                     tail: "installing".into(),
                 });
             }
+            GuestStep::StartDriverStep { attempt } => {
+                let step = self.driver_step.as_ref().unwrap();
+                guest.state.as_mut().unwrap().setup = Some(super::gpus::begun(step, attempt));
+            }
             GuestStep::AwaitSetup => {
                 let failing = self.failing;
                 if let Some(run) = guest.state.as_mut().and_then(|s| s.setup.as_mut()) {
@@ -389,6 +412,12 @@ impl World {
                         SetupPhase::Verified
                     };
                     run.finished_at = Some(2);
+                    let brings = self.driver_step.as_ref();
+                    if brings.is_some_and(|step| step.run.hash == run.hash)
+                        && run.phase == SetupPhase::Verified
+                    {
+                        guest.nvidia_error = None;
+                    }
                 }
             }
             GuestStep::ApplyVllm => {
@@ -463,6 +492,7 @@ fn guest() -> GuestFacts {
         state: None,
         vllm: None,
         gpus: vec![gpu(0), gpu(1)],
+        gpu_devices: vec![0, 1],
         nvidia_error: None,
         host_driver: Some("580.76.05".into()),
         os: None,
