@@ -18,6 +18,7 @@ mod bad_input;
 mod chain;
 mod crash;
 mod drift;
+mod gpus;
 mod hosts;
 mod phoenix;
 mod replicas;

@@ -150,7 +150,7 @@ async fn columns(stage: &Stage) {
         .iter()
         .map(|g| (g.index, g.pci_address.as_deref(), g.held_by.as_slice()))
         .collect();
-    let holder = [format!("{}/vllm-qwen3-coder", stage.name)];
+    let holder = [format!("LxcContainer {}/vllm-qwen3-coder", stage.name)];
     assert_eq!(
         cards,
         [

@@ -220,6 +220,15 @@ impl Stage {
         Api::all(self.client.clone())
     }
 
+    /// The containers of another namespace, which is made for it.
+    pub(crate) async fn second_namespace(&self) -> Api<LxcContainer> {
+        let name = format!("{}-second", self.name);
+        make_namespace(&self.installed.plane, &name)
+            .await
+            .expect("a namespace");
+        Api::namespaced(self.client.clone(), &name)
+    }
+
     /// kubectl in the test's namespace.
     pub(crate) async fn kubectl(&self, args: &[&str]) -> String {
         let args = ["-n", &self.name].into_iter().chain(args.iter().copied());
