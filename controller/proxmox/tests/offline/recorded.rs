@@ -235,6 +235,12 @@ async fn recorded_answers_of_cluster_and_nodes_are_read() {
             .unwrap()
             .contains(&"vmbr0".to_owned())
     );
+    let devices = client.pci_devices("pve1").await.unwrap();
+    assert_eq!(
+        (devices[0].id.as_str(), devices[0].class.as_str()),
+        ("0000:00:01.1", "0x010180")
+    );
+    assert!(!devices.iter().any(proxmox_client::PciDevice::is_nvidia_gpu));
     assert!(
         client
             .permissions()

@@ -125,6 +125,29 @@ async fn devices_take_roots_ticket() {
 }
 
 #[tokio::test]
+async fn who_may_look_at_the_whole_sees_the_cards_on_the_bus() {
+    let host = simulator().await;
+    let refused = client(&host).pci_devices(NODE).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Forbidden);
+    let mut shape = proxmox_simulator::SimulatorConfig::default();
+    shape.host.acl.push(proxmox_simulator::AclShape {
+        path: "/".to_owned(),
+        who: "phoenix@pve".to_owned(),
+        privileges: vec!["Sys.Audit".to_owned()],
+        propagate: false,
+    });
+    let host = proxmox_simulator::Simulator::start(shape).await.unwrap();
+    let devices = client(&host).pci_devices(NODE).await.unwrap();
+    let gpus: Vec<&str> = devices
+        .iter()
+        .filter(|d| d.is_nvidia_gpu())
+        .map(|d| d.id.as_str())
+        .collect();
+    assert_eq!(gpus, ["0000:01:00.0", "0000:41:00.0"]);
+    assert!(devices.len() > gpus.len());
+}
+
+#[tokio::test]
 async fn a_wrong_root_password_and_a_second_factor_are_said_and_not_hammered() {
     let host = simulator().await;
     let operator = client(&host);

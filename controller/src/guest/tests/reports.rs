@@ -19,7 +19,7 @@ fn a_guest_at_work() {
          setup.phase=unverified 7 160\nsetup.tail={}\nvllm.unit_hash=new\nvllm.executable=1\nvllm.show.ActiveState=active\n\
          vllm.show.SubState=running\nvllm.show.NRestarts=3\nvllm.show.MainPID=77\nvllm.show.ExecMainCode=0\nvllm.show.ExecMainStatus=0\n\
          vllm.show.ActiveEnterTimestamp=@1795545742\nvllm.running_hash=old\nvllm.journal={}\nhost_driver={}\n\
-         minor=0000:01:00.0 0\nminor=0000:41:00.0 1\n\
+         minor=0000:01:00.0 0\nminor=0000:41:00.0 1\ngpu_device=0\ngpu_device=1\n\
          gpu=GPU-5a2f, 00000000:41:00.0, 49140, 550.90.07, NVIDIA RTX 6000 Ada Generation\n\
          gpu=GPU-77aa, 00000000:01:00.0, 24564, 550.90.07, NVIDIA GeForce RTX 4090\nend=1\n",
         base64("\"Ubuntu 24.04.3 LTS\"\n"),
@@ -33,6 +33,7 @@ fn a_guest_at_work() {
     assert!(facts.booted(true));
     assert_eq!(facts.os.as_deref(), Some("Ubuntu 24.04.3 LTS"));
     assert_eq!(facts.host_driver.as_deref(), Some("550.90.07"));
+    assert_eq!(facts.driver_mismatch(), None);
     let state = facts.state.unwrap();
     assert_eq!((state.key.as_str(), state.personalised), ("950-uid", true));
     let setup = state.setup.unwrap();
@@ -80,6 +81,7 @@ fn a_guest_at_work() {
         driver_version: "550.90.07".to_owned(),
     };
     assert_eq!(facts.gpus[0], ada, "nvidia-smi's order is not the minors'");
+    assert_eq!(facts.gpu_devices, [0, 1]);
     assert_eq!((facts.gpus[1].minor, facts.nvidia_error), (Some(0), None));
 }
 
@@ -87,11 +89,18 @@ fn a_guest_at_work() {
 fn what_nvidia_smi_says_instead_of_a_card() {
     let mismatch = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 550.54\n";
     let facts = parse(
-        format!("init=none\nnvidia_error={}\nend=1", base64(mismatch)).as_bytes(),
+        format!(
+            "init=none\nhost_driver={}\nnvidia_error={}\nend=1",
+            base64("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.76.05  Tue Sep 9\n"),
+            base64(mismatch)
+        )
+        .as_bytes(),
         "k",
     )
     .unwrap();
     assert_eq!(facts.nvidia_error.as_deref(), Some(mismatch.trim()));
+    let versions = ("550.54".to_owned(), "580.76.05".to_owned());
+    assert_eq!(facts.driver_mismatch(), Some(versions));
     assert_eq!(facts.init, InitState::NoSystemd);
     let facts = parse(b"init=starting\ngpu=No devices were found\nend=1", "k").unwrap();
     assert_eq!(

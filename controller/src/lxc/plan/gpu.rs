@@ -146,13 +146,13 @@ fn pick(view: &View<'_>, seen: &Seen, count: usize) -> Result<Vec<u32>, (Reason,
 }
 
 fn conflict(view: &View<'_>, seen: &Seen, blocked: &[&Claim]) -> String {
-    let what = if seen.running() {
-        "Until then it goes on with what it had"
+    let then = if seen.running() {
+        "It is given this one then, by itself, and goes on with what it had until then."
     } else {
-        "It is started then"
+        "This one is started then, by itself."
     };
     format!(
-        "{}{} {what}, by itself.",
+        "{}{} {then}",
         holders(&seen.node, blocked),
         ends(view, blocked)
     )

@@ -254,6 +254,8 @@ async fn a_boot_of_the_node_without_device_files_and_with_another_driver_is_surv
         ..settings()
     };
     let stage = Stage::raise("gpu-boot", settings).await;
+    let suffer = async |mishap| stage.simulator.suffer(mishap).await.unwrap();
+    suffer(Mishap::NvidiaDevices { present: false }).await;
     let gpus = json!({"indices": [0]});
     let setup = json!({"script": LIBRARIES, "verify": "nvidia-smi -L"});
     stage
@@ -269,6 +271,13 @@ async fn a_boot_of_the_node_without_device_files_and_with_another_driver_is_surv
             json!({"vmid": 901, "network": network(82), "gpus": gpus}),
         )
         .await;
+    // without its device files no container can be given a card
+    let missing = stage
+        .reason::<LxcTemplate>("gpu", "GpuAllocated", "HostDeviceMissing")
+        .await
+        .message;
+    assert!(missing.contains("pve has no /dev/nvidia"), "{missing}");
+    suffer(Mishap::NvidiaDevices { present: true }).await;
     let template: LxcTemplate = stage.ready("gpu").await;
     assert_eq!(
         held(template.status.as_ref()),
@@ -277,7 +286,6 @@ async fn a_boot_of_the_node_without_device_files_and_with_another_driver_is_surv
     );
     stage.ready::<LxcContainer>("top").await;
 
-    let suffer = async |mishap| stage.simulator.suffer(mishap).await.unwrap();
     let reboot = || Mishap::RebootNode {
         node: "pve".to_owned(),
         seconds: 0.2,
@@ -289,7 +297,7 @@ async fn a_boot_of_the_node_without_device_files_and_with_another_driver_is_surv
         .await
         .message;
     for part in [
-        "node pve has no /dev/nvidia",
+        "pve has no /dev/nvidia",
         "container 901",
         "`nvidia-modprobe -u -c=0`",
     ] {

@@ -275,7 +275,7 @@ fn a_device_that_the_host_lacks_is_told_with_its_remedy_and_tried_seldom() {
         let failure = Failure::after(None, "vzstart", &text);
         observed.failure = Some(failure.clone());
         let plan = |observed: &Observed| {
-            super::super::plan(
+            plan(
                 &desired,
                 observed,
                 Timestamp::from_second(1_000_000).unwrap(),
@@ -306,6 +306,35 @@ fn a_device_that_the_host_lacks_is_told_with_its_remedy_and_tried_seldom() {
             Verdict::Do(Step::Start { .. })
         ));
     }
+}
+
+#[test]
+fn a_device_that_can_not_be_set_is_set_when_the_host_has_it() {
+    let (mut world, mut desired) = (World::empty(), container());
+    // all else is set by then
+    world.run(&mut desired, 6);
+    assert!(
+        world
+            .steps
+            .ends_with(&["take_gpus", "configure"].map(str::to_owned))
+    );
+    let fails = |ago: u64| {
+        let mut observed = world.observed(&desired);
+        let failure = Failure::after(None, SET_DEVICE, "Device /dev/nvidiactl does not exist");
+        let at = failure.at.checked_sub(Duration::from_secs(ago)).unwrap();
+        observed.failure = Some(Failure { at, ..failure });
+        plan(&desired, &observed, Timestamp::from_second(1).unwrap())
+    };
+    let waiting = fails(0);
+    assert!(matches!(waiting.verdict, Verdict::Wait { .. }));
+    assert_eq!(
+        said(&waiting, C::GpuAllocated),
+        (Truth::False, Reason::HostDeviceMissing, Progress::Stalled)
+    );
+    let Verdict::Do(Step::Configure { change, .. }) = fails(60).verdict else {
+        panic!("{:?}", fails(60).verdict)
+    };
+    assert!(change.sets_device("/dev/nvidiactl"));
 }
 
 #[test]
@@ -448,7 +477,7 @@ fn a_restart_is_followed_by_a_look_inside() {
         observed.reported.gpus = vec![0, 1];
         observed.reported.gpus_since = Some(1_000_000 - seconds);
         observed.reported.args_hash = Some("a1".into());
-        super::super::plan(
+        plan(
             &desired,
             &observed,
             Timestamp::from_second(1_000_000).unwrap(),
