@@ -249,8 +249,9 @@ pub struct Gpus {
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub indices: Vec<i64>,
 
-    /// How many GPUs, 1 to 64: the operator picks them before the start, among those of the node that it may have; `status.gpus` shows
-    /// which. It keeps them while it runs, and takes the same ones at the next start if they are free then. Either this or `indices`.
+    /// How many GPUs, 1 to 64: the operator picks them before the start, among those of the node that are known (`status.gpus` of the
+    /// Hypervisor) and can be had; `status.gpus` shows which. It keeps them while it runs, and takes the same ones at the next start if
+    /// they are free then. Either this or `indices`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub count: Option<i64>,

@@ -132,11 +132,16 @@ fn bring_driver(
         return look_again(view, RECHECK);
     };
     let run = facts.state.as_ref().and_then(|s| s.setup.as_ref());
+    let brings = format!("The driver step of {} brings them to that", step.of);
     let (progress, next) = match run.filter(|r| r.hash == step.run.hash) {
-        None => (String::new(), Ok(GuestStep::StartDriverStep { attempt: 1 })),
+        None => (
+            format!("{brings}."),
+            Ok(GuestStep::StartDriverStep { attempt: 1 }),
+        ),
         Some(run) if run.phase.is_running() => {
-            let last = last_line(&run.tail).unwrap_or_default().trim();
-            (clip(&format!(" {last}")), Ok(GuestStep::AwaitSetup))
+            let last = last_line(&run.tail).unwrap_or("it has begun");
+            let last: String = last.trim().chars().take(160).collect();
+            (format!("{brings}: {last}"), Ok(GuestStep::AwaitSetup))
         }
         Some(run) if run.attempt > step.run.retries => {
             let message = format!(
@@ -156,22 +161,15 @@ fn bring_driver(
                     attempt: run.attempt + 1,
                 }),
             };
-            (format!(" {} and is tried again.", ended(step, run)), next)
+            (format!("{} and is tried again.", ended(step, run)), next)
         }
     };
-    let message = format!(
-        "{what} The driver step of {} brings them to that.{progress}",
-        step.of
-    );
+    let message = format!("{what} {progress}");
     draft.working(C::GpuAllocated, Reason::DriverMismatch, message);
     occupied(view).or(Some(match next {
         Ok(step) => Verdict::Do(Step::Guest { site, step }),
         Err(left) => Verdict::Wait { until: left },
     }))
-}
-
-fn clip(text: &str) -> String {
-    text.chars().take(160).collect()
 }
 
 /// How a driver step ended without effect.
