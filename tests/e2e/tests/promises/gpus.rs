@@ -175,7 +175,7 @@ async fn a_count_takes_what_is_free_and_no_two_take_the_same() {
         privileges: vec!["Sys.Audit".to_owned()],
         propagate: false,
     });
-    let stage = Stage::raise("gpu-count", settings).await;
+    let mut stage = Stage::raise("gpu-count", settings).await;
     let api = stage.api::<LxcContainer>();
     // what no container has is known from the PCI bus
     let shows = |text: &'static str| {
@@ -231,6 +231,9 @@ async fn a_count_takes_what_is_free_and_no_two_take_the_same() {
     stage
         .until(stage.hypervisors(), &stage.name, "2/2", shows("2/2"))
         .await;
+    // who holds what is known to the next operator
+    stage.kill_operator().await;
+    stage.start_operator();
     // one that lets go is followed by one that waited, on that very GPU
     let freed = api.get(ready[0]).await.unwrap();
     let gpu = held(freed.status.as_ref());
