@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proxmox_simulator::Mishap;
+
 use super::client::{Client, simulator};
 
 #[tokio::test]
@@ -181,6 +183,17 @@ async fn a_devices_absence_shows_at_the_start() {
         root.task("POST", "/nodes/pve/lxc/104/status/start", &[])
             .await,
         "OK"
+    );
+    // after a boot until something uses the driver: all of them, and who asks for one by PUT is told the same
+    let devices = |present| simulator.suffer(Mishap::NvidiaDevices { present });
+    devices(false).await.unwrap();
+    let put = [("dev1", "/dev/nvidia-uvm")];
+    let refused = root.put("/nodes/pve/lxc/104/config", &put).await;
+    assert_eq!(refused.reason, "Device /dev/nvidia-uvm does not exist");
+    devices(true).await.unwrap();
+    assert_eq!(
+        root.put("/nodes/pve/lxc/104/config", &put).await.status,
+        200
     );
 }
 

@@ -174,6 +174,15 @@ async fn gpus_are_seen_with_fitting_libraries_only() {
             "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.95\n"
         )
     );
+    // what is held changes only where that is allowed, or when it is held no longer
+    let other = "apt-get install -y libnvidia-compute-580=580.82.07-0ubuntu1";
+    let (said, code) = lab.sh(901, other).await;
+    assert!(
+        code == 100 && said.contains("Held packages were changed"),
+        "{said}"
+    );
+    lab.ok(901, &format!("{other} --allow-change-held-packages"))
+        .await;
     lab.control.set_driver_version("");
     let (said, code) = lab.sh(901, "ls /proc/driver/nvidia; nvidia-smi").await;
     assert!(

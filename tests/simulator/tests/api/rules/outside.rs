@@ -79,6 +79,8 @@ async fn the_command_line_knows_every_fault() {
         "storage-hung",
         "volume-busy",
         "device",
+        "nvidia-driver",
+        "nvidia-devices",
         "statistics-hang",
         "age-statistics",
         "expire-tickets",
