@@ -3,7 +3,8 @@
 use phoenix_crds::lxc::DeletionPolicy;
 use phoenix_crds::status::State;
 use phoenix_crds::{
-    Duration, Hypervisor, Lxc, LxcContainer, LxcStatus, LxcTemplate, PowerState, Quantity, Strategy,
+    Duration, Hypervisor, Lxc, LxcContainer, LxcStatus, LxcTemplate, PowerState, Quantity, Sharing,
+    Strategy,
 };
 use serde_json::json;
 
@@ -20,7 +21,7 @@ spec:
   network:
     - {name: eth0, bridge: vmbr0, address: 10.0.0.150/24, gateway: 10.0.0.1}
   features: {nesting: true}
-  gpus: {indices: [0, 1]}
+  gpus: {indices: [0, 1], sharing: Exclusive}
   vllm:
     model: Qwen/Qwen3-Coder-30B-A3B-Instruct
     servedModelName: qwen3-coder
@@ -61,6 +62,7 @@ fn the_example_of_the_api_is_read_whole() {
     );
     assert_eq!(shared.network[0].address.as_deref(), Some("10.0.0.150/24"));
     assert_eq!(shared.gpu_indices(), [0, 1]);
+    assert_eq!(shared.gpus.as_ref().unwrap().sharing, Sharing::Exclusive);
     assert_eq!(shared.shutdown_timeout(), Duration::from_secs(60));
     assert_eq!(object.spec.power_state, PowerState::Running);
     let vllm = object.spec.vllm.as_ref().unwrap();
