@@ -11,9 +11,8 @@ use crate::reference::ConfigMapKeyRef;
 #[serde(rename_all = "camelCase")]
 pub struct Setup {
     /// The script itself. Its first line may name the interpreter; without one it is run by `/bin/sh`. Either this or
-    /// `scriptFrom`. A line that is `# phoenix: driver-step` offers that it brings the NVIDIA libraries to the version of the node's
-    /// driver, and does no more than that, when it is run with `PHOENIX_STEP=driver` in its environment: that is done, once per version
-    /// of the node's driver, in each container that was made from it and whose libraries don't fit.
+    /// `scriptFrom`. By a line `# phoenix: driver-step` it offers to bring the NVIDIA libraries to the version of the node's driver, and do
+    /// no more, when run with `PHOENIX_STEP=driver`: that is done once per version, in all containers made from it that don't fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 262_144))]
     pub script: Option<String>,

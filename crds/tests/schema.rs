@@ -100,10 +100,12 @@ fn the_only_defaults_are_those_of_the_api() {
         defaults,
         [
             r#"Hypervisor.status = {"observedGeneration":-1}"#,
+            r#"LxcTemplate.spec.gpus.sharing = "Shared""#,
             r"LxcTemplate.spec.setup.retries = 3",
             r#"LxcTemplate.spec.setup.timeout = "30m""#,
             r#"LxcTemplate.spec.snapshot.strategy = "Auto""#,
             r#"LxcTemplate.status = {"observedGeneration":-1}"#,
+            r#"LxcContainer.spec.gpus.sharing = "Shared""#,
             r#"LxcContainer.spec.powerState = "Running""#,
             r"LxcContainer.spec.setup.retries = 3",
             r#"LxcContainer.spec.setup.timeout = "30m""#,
