@@ -248,27 +248,24 @@ impl Context {
         }
     }
 
-    /// Somebody may have let go of a GPU: wakes those of the hypervisor that wait for one.
+    /// Somebody may have let go of a GPU: wakes those of the hypervisor that wait for one, who asked first first.
     pub(crate) fn wake_waiting_for_gpus(&self, hypervisor: &str) {
-        fn waits<K: phoenix_crds::lxc::Lxc>(object: &K, hypervisor: &str) -> bool {
-            let reasons = [Reason::Conflict, Reason::NoFreeGpu].map(Reason::as_str);
-            object.status_shared().is_some_and(|s| {
-                s.hypervisor.as_deref() == Some(hypervisor)
-                    && s.conditions.iter().any(|c| {
-                        c.type_ == ConditionType::GpuAllocated.as_str()
-                            && reasons.contains(&c.reason.as_str())
-                    })
-            })
-        }
-        for t in self.stores.all_templates() {
-            if waits(&t, hypervisor) {
-                self.wakes.wake(&crate::engine::key_of(&t));
-            }
-        }
-        for c in self.stores.all_containers() {
-            if waits(&c, hypervisor) {
-                self.wakes.wake(&crate::engine::key_of(&c));
-            }
+        let templates = self.stores.all_templates();
+        let containers = self.stores.all_containers();
+        let mut waiting: Vec<_> = templates
+            .iter()
+            .filter(|t| waits_for_gpu(*t, hypervisor))
+            .map(|t| (t.creation_timestamp(), crate::engine::key_of(t)))
+            .chain(
+                containers
+                    .iter()
+                    .filter(|c| waits_for_gpu(*c, hypervisor))
+                    .map(|c| (c.creation_timestamp(), crate::engine::key_of(c))),
+            )
+            .collect();
+        waiting.sort();
+        for (_, key) in &waiting {
+            self.wakes.wake(key);
         }
     }
 
@@ -303,6 +300,18 @@ impl Context {
             self.wakes.wake(key);
         }
     }
+}
+
+/// It waits for a GPU of this hypervisor that others hold.
+fn waits_for_gpu<K: phoenix_crds::lxc::Lxc>(object: &K, hypervisor: &str) -> bool {
+    let reasons = [Reason::Conflict, Reason::NoFreeGpu].map(Reason::as_str);
+    object.status_shared().is_some_and(|s| {
+        s.hypervisor.as_deref() == Some(hypervisor)
+            && s.conditions.iter().any(|c| {
+                c.type_ == ConditionType::GpuAllocated.as_str()
+                    && reasons.contains(&c.reason.as_str())
+            })
+    })
 }
 
 /// No hierarchy is deeper; a circle of sources, which nothing refuses, ends here.
