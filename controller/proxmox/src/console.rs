@@ -222,10 +222,9 @@ impl Console {
         if self.ended {
             return Err(lost("it has ended"));
         }
-        self.socket.send(message).await.map_err(|error| {
-            self.ended = true;
-            lost(&chain(&error))
-        })
+        // What arrived before the connection broke can still be read.
+        let sent = self.socket.send(message).await;
+        sent.map_err(|error| lost(&chain(&error)))
     }
 
     /// Proxmox never closes a websocket: the end of a session is the end of the connection.

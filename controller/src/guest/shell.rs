@@ -51,7 +51,7 @@ impl Timing {
 /// How many lines may be unacknowledged: together less than a terminal's input buffer.
 const WINDOW: usize = 3;
 /// How many files a script can take along.
-pub(super) const SLOTS: usize = 4;
+pub(super) const SLOTS: usize = 5;
 /// Who else may be at the console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Company {
@@ -365,10 +365,10 @@ async fn greet<T: Terminal>(terminal: &mut T, timing: Timing) -> Result<Verdict,
             Verdict::Silent | Verdict::Unclear => {
                 if now >= nudge {
                     cols += 1;
-                    terminal
-                        .resize(cols, 50)
-                        .await
-                        .map_err(|error| lost(DURING, &error))?;
+                    // A session that has ended already may have left word why, yet to be read.
+                    if let Err(error) = terminal.resize(cols, 50).await {
+                        debug!(%error, "the window's size could not be changed");
+                    }
                     nudge = now + timing.patience / 5;
                 }
                 nudge.min(end)

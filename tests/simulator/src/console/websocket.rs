@@ -121,10 +121,9 @@ impl Client {
         let ConsoleSession { input, mut output } = session;
         let mut frames = Frames::default();
         let first = std::mem::take(&mut self.rest);
+        // What is typed at a program that has ended is lost; what it said last is not.
         for typed in frames.take(&first) {
-            if input.send(typed).await.is_err() {
-                return;
-            }
+            input.send(typed).await.ok();
         }
         loop {
             tokio::select! {
@@ -139,9 +138,7 @@ impl Client {
                 sent = self.bytes() => {
                     let Some(sent) = sent else { return };
                     for typed in frames.take(&sent) {
-                        if input.send(typed).await.is_err() {
-                            return;
-                        }
+                        input.send(typed).await.ok();
                     }
                 }
             }
