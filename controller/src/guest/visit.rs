@@ -15,8 +15,9 @@ use super::script::Place;
 use super::shell::{Company, Shell, Timing};
 use super::{checked, work};
 
-/// How long Proxmox may take to notice that the connection just closed is gone.
-const FAREWELL: u32 = 10;
+/// How long Proxmox may take to notice that the connection just closed is gone. A console whose opening was cut off waits ten seconds for
+/// its client.
+const FAREWELL: u32 = 12;
 
 /// A container's console, made ours, for one operation after the other.
 ///

@@ -2,6 +2,7 @@
 
 mod cuts;
 mod machine;
+mod positions;
 mod pty;
 mod reports;
 mod sessions;

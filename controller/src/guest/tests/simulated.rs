@@ -13,14 +13,14 @@ use crate::guest::vllm::{VllmInput, render_vllm};
 use crate::guest::{GuestError, GuestFacts, Session};
 use crate::probe::{ProbeClient, VllmProbe, VllmTarget, VllmWatch};
 
-struct Lab {
-    simulator: Simulator,
+pub(super) struct Lab {
+    pub(super) simulator: Simulator,
     client: Client,
 }
 
 impl Lab {
     /// A host with container 950 running, a GPU passed to it.
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let config = SimulatorConfig {
             guests: Some(GuestSettings::default()),
             ..SimulatorConfig::default()
@@ -92,7 +92,7 @@ impl Lab {
     }
 
     /// One operation on a connection of its own.
-    async fn visit(&self, op: &GuestOp) -> Result<GuestFacts, GuestError> {
+    pub(super) async fn visit(&self, op: &GuestOp) -> Result<GuestFacts, GuestError> {
         let mut session = self.session().await?;
         let outcome = session.run(op).await;
         session.close().await;

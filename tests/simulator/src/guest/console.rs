@@ -20,7 +20,7 @@ use tokio::process::Child;
 use tokio::sync::mpsc;
 
 use super::confine::{self, PATH};
-use super::faults::Faults;
+use super::faults::{Direction, Faults};
 use crate::guests::{ConsoleInput, ConsoleMode, ConsoleSession};
 
 const CLEAR: &[u8] = b"\x1b[H\x1b[J";
@@ -225,6 +225,7 @@ pub(super) fn connect(mut client: Client, faults: Arc<Faults>) -> ConsoleSession
     let (to_client, output) = mpsc::channel::<Vec<u8>>(256);
     tokio::spawn(async move {
         let mut passed = 0;
+        let (mut all_typed, mut all_shown) = (Vec::new(), Vec::new());
         loop {
             tokio::select! {
                 // What a client sent before it left still counts.
@@ -233,7 +234,10 @@ pub(super) fn connect(mut client: Client, faults: Arc<Faults>) -> ConsoleSession
                     Some(ConsoleInput::Data(bytes)) => {
                         let leaves = bytes.iter().position(|byte| *byte == DETACH);
                         let typed = &bytes[..leaves.unwrap_or(bytes.len())];
-                        let cut = faults.console_cut(passed, typed.len());
+                        let cut = faults.console_cut(passed, typed.len()).or_else(|| {
+                            all_typed.extend_from_slice(typed);
+                            faults.console_cut_at(Direction::Typed, &all_typed, typed.len())
+                        });
                         passed += typed.len();
                         client.session.typed.send(typed[..cut.unwrap_or(typed.len())].to_vec()).ok();
                         if cut.is_some() {
@@ -252,7 +256,10 @@ pub(super) fn connect(mut client: Client, faults: Arc<Faults>) -> ConsoleSession
                     if let Some(delay) = faults.console_delay() {
                         tokio::time::sleep(delay).await;
                     }
-                    let cut = faults.console_cut(passed, chunk.len());
+                    let cut = faults.console_cut(passed, chunk.len()).or_else(|| {
+                        all_shown.extend_from_slice(&chunk);
+                        faults.console_cut_at(Direction::Shown, &all_shown, chunk.len())
+                    });
                     passed += chunk.len();
                     chunk.truncate(cut.unwrap_or(chunk.len()));
                     if to_client.send(chunk).await.is_err() || cut.is_some() {

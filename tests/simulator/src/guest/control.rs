@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::boot;
-use super::faults::{Failure, GuestTiming, VllmFailure};
+use super::faults::{Direction, Failure, GuestTiming, VllmFailure};
 use super::systemd;
 use super::{Shared, UnitRun};
 
@@ -79,6 +79,28 @@ impl GuestControl {
         self.shared.faults.set_cut(bytes);
     }
 
+    /// Cuts the next console connection that comes to a place. `place` is told all that has gone that way on a connection so far, and
+    /// answers how many bytes of it pass, once it is there.
+    pub fn cut_console_at(
+        &self,
+        direction: Direction,
+        place: impl Fn(&[u8]) -> Option<usize> + Send + 'static,
+    ) {
+        self.shared
+            .faults
+            .set_cut_at(Some((direction, Box::new(place))));
+    }
+
+    /// Whether what [`cut_console_at`](Self::cut_console_at) has set is yet to strike.
+    pub fn waits_to_cut_console(&self) -> bool {
+        self.shared.faults.waits_to_cut()
+    }
+
+    /// Takes back what [`cut_console_at`](Self::cut_console_at) has set.
+    pub fn spare_console(&self) {
+        self.shared.faults.set_cut_at(None);
+    }
+
     /// Delays each piece of console output.
     pub fn slow_consoles(&self, delay: Option<Duration>) {
         self.shared.faults.set_delay(delay);
@@ -126,6 +148,13 @@ impl GuestControl {
     /// A file inside a running guest.
     pub fn read_file(&self, vmid: u32, path: &str) -> Option<String> {
         self.shared.guest(vmid)?.files.read(path)
+    }
+
+    /// Writes a file inside a running guest, as root's; false where that can't be done.
+    pub fn write_file(&self, vmid: u32, path: &str, text: &str) -> bool {
+        self.shared
+            .guest(vmid)
+            .is_some_and(|guest| guest.files.write(path, text, 0o644).is_ok())
     }
 
     /// Guests that run.

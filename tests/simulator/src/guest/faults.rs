@@ -62,12 +62,25 @@ impl GuestTiming {
     }
 }
 
+/// Which way bytes of a console go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the container.
+    Typed,
+    /// From the container to the client.
+    Shown,
+}
+
+/// Where a console connection is cut: told all that has gone that way so far, how much of it passes.
+type Place = Box<dyn Fn(&[u8]) -> Option<usize> + Send>;
+
 #[derive(Default)]
 struct Switches {
     timing: GuestTiming,
     commands: HashMap<(Option<u32>, String), Failure>,
     vllm: HashMap<u32, VllmFailure>,
     cut_after: Option<usize>,
+    cut_at: Option<(Direction, Place)>,
     delay: Option<Duration>,
 }
 
@@ -134,6 +147,31 @@ impl Faults {
 
     pub(super) fn set_cut(&self, after: Option<usize>) {
         self.switches().cut_after = after;
+    }
+
+    pub(super) fn set_cut_at(&self, cut: Option<(Direction, Place)>) {
+        self.switches().cut_at = cut;
+    }
+
+    pub(super) fn waits_to_cut(&self) -> bool {
+        self.switches().cut_at.is_some()
+    }
+
+    /// Where the last `more` bytes of `gone` are cut, if that is the place; it serves once.
+    pub(super) fn console_cut_at(
+        &self,
+        direction: Direction,
+        gone: &[u8],
+        more: usize,
+    ) -> Option<usize> {
+        let mut switches = self.switches();
+        let (_, place) = switches
+            .cut_at
+            .as_ref()
+            .filter(|(way, _)| *way == direction)?;
+        let passes = place(gone)?;
+        switches.cut_at = None;
+        Some(passes.saturating_sub(gone.len() - more).min(more))
     }
 
     pub(super) fn set_delay(&self, delay: Option<Duration>) {

@@ -37,7 +37,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 pub use self::control::GuestControl;
-pub use self::faults::{Failure, GuestTiming, VllmFailure};
+pub use self::faults::{Direction, Failure, GuestTiming, VllmFailure};
 
 use self::boot::Guest;
 use self::console::Session;
