@@ -17,6 +17,7 @@ use phoenix_crds::{
 use tokio::sync::watch;
 
 use crate::{
+    digest_key::DigestKey,
     engine::{Backoffs, Kind, Latest},
     fleet::Fleet,
     lease::Leadership,
@@ -147,6 +148,8 @@ pub struct Context {
     pub memory: Memory,
     /// Whose turn it is to take GPUs.
     pub(crate) gpu_turn: tokio::sync::Mutex<()>,
+    /// What values of Secrets are hashed by.
+    pub digest_key: DigestKey,
     /// Our own last writes.
     pub(crate) latest_writes: Latest,
     /// Caches that have been filled.

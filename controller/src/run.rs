@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 use crate::{
     context::{Context, Filled, Stores},
+    digest_key::DigestKey,
     engine::{Backoffs, Kind, Latest, Streams, drive, key_of},
     fleet::Fleet,
     lease::{self, Leadership},
@@ -128,6 +129,13 @@ async fn lead(
     leadership: &Leadership,
 ) -> anyhow::Result<()> {
     info!(instance = %cx.instance, "working");
+    // where it fails it is tried again by those that need it
+    if let Err(fault) = cx.digest_key.get(&cx.kube, &cx.namespace).await {
+        warn!(
+            "the key for values of Secrets is not at hand: {}",
+            fault.message
+        );
+    }
     let stop = shutdown.child_token();
     let mut work = tokio::spawn(controllers(Arc::clone(cx), writers, streams, stop.clone()));
     tokio::select! {
@@ -196,6 +204,7 @@ fn context(
         backoffs: Backoffs::default(),
         memory: Memory::default(),
         gpu_turn: tokio::sync::Mutex::default(),
+        digest_key: DigestKey::default(),
         latest_writes: Latest::default(),
         filled: Filled::default(),
         settings,
@@ -356,7 +365,7 @@ async fn references(cx: Arc<Context>) {
             }
             futures::future::ready(())
         });
-    futures::join!(secrets, maps);
+    futures::join!(secrets, maps, crate::secrets::follow(cx.clone()));
 }
 
 fn secret_changed(name: &str, cx: &Context) {
@@ -372,13 +381,13 @@ fn secret_changed(name: &str, cx: &Context) {
 
 fn map_changed(namespace: &str, name: &str, cx: &Context) {
     fn uses<K: Lxc>(object: &K, namespace: &str, name: &str) -> bool {
-        let from = object
-            .spec_shared()
-            .setup
-            .as_ref()
-            .and_then(|s| s.script_from.as_ref());
+        let Some(setup) = &object.spec_shared().setup else {
+            return false;
+        };
+        let script = setup.script_from.iter().map(|s| &s.config_map_key_ref);
+        let env = setup.env.iter().flat_map(|e| &e.config_map_key_ref);
         object.namespace().as_deref() == Some(namespace)
-            && from.is_some_and(|f| f.config_map_key_ref.name == name)
+            && script.chain(env).any(|from| from.name == name)
     }
     cx.stores
         .all_templates()

@@ -231,6 +231,13 @@ pub const RULES: &[CelRule] = &[
         ..OBJECT
     },
     CelRule {
+        name: "one-value-exactly",
+        at: "spec.setup.env[]",
+        rule: "[has(self.value), has(self.configMapKeyRef), has(self.secretKeyRef)].filter(given, given).size() == 1",
+        message: "each variable of setup.env needs exactly one of value, configMapKeyRef and secretKeyRef",
+        ..OBJECT
+    },
+    CelRule {
         name: "setup-timeout-is-sensible",
         at: "spec.setup.timeout",
         rule: "duration(self) >= duration('1s') && duration(self) <= duration('168h')",

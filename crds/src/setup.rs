@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
-use crate::reference::ConfigMapKeyRef;
+use crate::reference::{ConfigMapKeyRef, SecretKeyRef};
 
 /// A script that is run as root inside the container, once per content.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,13 @@ pub struct Setup {
     /// Where the script is kept. Either this or `script`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script_from: Option<ScriptSource>,
+
+    /// Environment variables of the script and of `verify`. A value that changes is a changed setup: a container runs it again, a
+    /// sealed template is Outdated. Values of Secrets are masked in the log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub env: Vec<SetupEnv>,
 
     /// A shell command or script that must exit with 0 after the script before the container counts as set up. Left out:
     /// the script's own exit status decides.
@@ -43,6 +50,31 @@ pub struct Setup {
 pub struct ScriptSource {
     /// The key of a ConfigMap that holds the script.
     pub config_map_key_ref: ConfigMapKeyRef,
+}
+
+/// One environment variable: a name, and exactly one of `value`, `configMapKeyRef` and `secretKeyRef`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SetupEnv {
+    /// Name of the variable. Unique in the list.
+    #[schemars(
+        length(min = 1, max = 255),
+        regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")
+    )]
+    pub name: String,
+
+    /// Its value, for everybody to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32_768))]
+    pub value: Option<String>,
+
+    /// The key of a ConfigMap that holds the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<ConfigMapKeyRef>,
+
+    /// The key of a Secret that holds the value. It is never shown, and only a keyed hash of it enters the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
 }
 
 fn default_timeout() -> Duration {

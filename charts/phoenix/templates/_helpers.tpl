@@ -57,7 +57,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [phoenix-hypervisor.io]
   resources: [lxctemplates/status, lxccontainers/status]
   verbs: [get, patch]
-# Setup scripts; and the tokens and keys that spec.vllm names, each read by its name.
+# Setup scripts and what they are given; the tokens and keys that spec.vllm names. Each is read by its name.
 - apiGroups: [""]
   resources: [configmaps, secrets]
   verbs: [get]

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 pub use error::GuestError;
 pub use facts::{GpuFact, GuestFacts, GuestState, InitState, SetupPhase, SetupState, VllmUnit};
-pub use op::{GuestKey, GuestOp, SetupRun};
+pub use op::{GuestKey, GuestOp, SetupRun, SetupVariable};
 pub use terminal::{Terminal, TerminalError};
 pub use visit::Session;
 pub use vllm::{VllmFiles, VllmInput, render_vllm};

@@ -27,6 +27,17 @@ impl fmt::Display for GuestKey {
     }
 }
 
+/// One variable of a setup run's environment.
+#[derive(Debug, Clone)]
+pub struct SetupVariable {
+    /// Its name. One that isn't an identifier is left out.
+    pub name: String,
+    /// Its value.
+    pub value: SecretString,
+    /// The value must not be seen: it is masked in the log.
+    pub masked: bool,
+}
+
 /// One run of a setup script.
 #[derive(Debug, Clone)]
 pub struct SetupRun {
@@ -38,8 +49,8 @@ pub struct SetupRun {
     pub script: String,
     /// Must exit with 0 after the script for the run to count.
     pub verify: Option<String>,
-    /// The environment of both scripts. Names that aren't identifiers are refused.
-    pub env: Vec<(String, SecretString)>,
+    /// The environment of both scripts.
+    pub env: Vec<SetupVariable>,
     /// The limit for the script, and again for the verification.
     pub timeout: Duration,
 }

@@ -3,6 +3,7 @@
 //! The scripts are files beside this one; POSIX shell, for bash, dash and busybox. Values reach them as assignments
 //! in single quotes or, where they are long or secret, as files that travel with the script.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -94,15 +95,16 @@ impl Place<'_> {
     }
 
     fn start_setup(&self, run: &SetupRun) -> Script {
-        let environment = environment(run);
+        let (environment, masks) = (environment(run), masks(run));
         let verify = run.verify.as_deref().unwrap_or_default();
-        let files =
-            [RUNNER, &run.script, verify, &environment].map(|text| text.as_bytes().to_vec());
+        let files = [RUNNER, &run.script, verify, &environment, &masks]
+            .map(|text| text.as_bytes().to_vec());
         let values = [
             ("HASH", run.hash.as_str()),
             ("ATTEMPT", &run.attempt.to_string()),
             ("LIMIT", &run.timeout.as_secs().max(1).to_string()),
             ("HAS_VERIFY", if run.verify.is_some() { "1" } else { "" }),
+            ("HAS_MASKS", if masks.is_empty() { "" } else { "1" }),
         ];
         self.script(
             include_str!("script/start_setup.sh"),
@@ -163,14 +165,47 @@ impl Place<'_> {
 /// The assignments that both scripts of a setup run are given.
 fn environment(run: &SetupRun) -> String {
     let mut text = String::new();
-    for (name, value) in run.env.iter().filter(|(name, _)| is_identifier(name)) {
+    for variable in run.env.iter().filter(|v| is_identifier(&v.name)) {
         let _ = writeln!(
             text,
-            "export {name}={}",
-            quote(&value.expose_secret().replace('\0', ""))
+            "export {}={}",
+            variable.name,
+            quote(&variable.value.expose_secret().replace('\0', ""))
         );
     }
     text
+}
+
+/// What takes masked values out of the log, as commands for sed: line by line, since it reads lines; the longest first, since one
+/// may contain another. A line of one or two characters hides nothing, and would make holes everywhere.
+fn masks(run: &SetupRun) -> String {
+    let mut lines = BTreeSet::new();
+    for variable in run.env.iter().filter(|v| v.masked) {
+        let value = variable.value.expose_secret().replace('\0', "");
+        for line in value.lines().filter(|line| line.trim().len() > 2) {
+            // also as a shell that traces its commands would write it
+            lines.insert(line.replace('\'', r"'\''"));
+            lines.insert(line.to_owned());
+        }
+    }
+    let mut lines: Vec<String> = lines.into_iter().collect();
+    lines.sort_by_key(|line| std::cmp::Reverse(line.len()));
+    lines.iter().fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "s/{}/***/g", literal(line));
+        text
+    })
+}
+
+/// A basic regular expression, between slashes, that matches exactly this.
+fn literal(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for c in line.chars() {
+        if matches!(c, '\\' | '/' | '.' | '*' | '[' | ']' | '^' | '$') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
 }
 
 /// A word that a shell takes exactly as it is.

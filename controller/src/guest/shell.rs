@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use super::error::GuestError;
 use super::greeting::{AT_PROMPT, MARK, READY, Verdict, give_up, judge, last_words};

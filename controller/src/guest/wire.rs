@@ -33,12 +33,12 @@ pub(super) const TAKE_OVER: &str = concat!(
 
 /// What the loop needs to know before it takes work. `g` admits a line once and in order; `r` runs what was gathered in `c`.
 pub(super) const HELLO: [&str; 3] = [
-    r#"c=;f1=;f2=;f3=;f4=;export HOME="${HOME:-/root}" USER=root LOGNAME=root LC_ALL=C TERM=dumb;case :$PATH: in *:/usr/sbin:*);;*)PATH="${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";;esac;export PATH;cd /"#,
+    r#"c=;f1=;f2=;f3=;f4=;f5=;export HOME="${HOME:-/root}" USER=root LOGNAME=root LC_ALL=C TERM=dumb;case :$PATH: in *:/usr/sbin:*);;*)PATH="${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";;esac;export PATH;cd /"#,
     r#"g(){ [ "$1" = "$N" ]||return 1;if [ "$2" -le "$S" ];then echo "K$2-$N";return 1;fi;[ "$2" = $((S+1)) ]||return 1;S=$2;}"#,
     concat!(
         r#"r(){ echo "B$1-$N";h=$(printf %s "$c"|sha256sum);if [ "${h%% *}" = "$2" ];then "#,
         r#"o=$({ (eval "$(printf %s "$c"|base64 -d)") </dev/null 2>&1;echo "=$?";}|base64);else o=;fi;"#,
-        r#"c=;f1=;f2=;f3=;f4=;printf '%s\n' "$o";echo "E$1-$N ${#o}";o=;}"#
+        r#"c=;f1=;f2=;f3=;f4=;f5=;printf '%s\n' "$o";echo "E$1-$N ${#o}";o=;}"#
     ),
 ];
 

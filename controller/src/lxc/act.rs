@@ -31,8 +31,8 @@ use crate::{
 const JUST_SEEN: Duration = Duration::from_secs(2);
 /// How long a guest is waited for in one operation.
 const BOOT_LIMIT: Duration = Duration::from_mins(1);
-/// How long one operation follows a setup run; then it connects anew.
-const FOLLOW_LIMIT: Duration = Duration::from_mins(1);
+/// How long one operation follows a setup run: then its last lines reach the status, where they changed.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(15);
 /// What an operation may take beside its own waits.
 const GUEST_LIMIT: Duration = Duration::from_secs(90);
 
@@ -452,7 +452,7 @@ fn operation(
                 attempt,
                 script: setup.script,
                 verify: setup.verify,
-                env: Vec::new(),
+                env: setup.env,
                 timeout: setup.timeout,
             })
         }

@@ -1,7 +1,7 @@
 # What must not be in a template: it would be in every clone.
 take_lock
 if setup_is_running; then die "a setup run is under way"; fi
-rm -rf "$STATE" "$R/etc/phoenix"
+rm -rf "$STATE" "$PRIVATE" "$R/etc/phoenix"
 for home in "$R/root" "$R"/home/*; do
   for file in .bash_history .ash_history .sh_history .zsh_history .python_history .lesshst .viminfo .wget-hsts; do
     rm -f "$home/$file"

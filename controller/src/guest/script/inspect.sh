@@ -14,7 +14,7 @@ if [ -d "$MINE" ]; then
     read -r _ _ at <"$SETUP/started"
     say setup.started "$at"
     say setup.phase "$phase"
-    tail -c 16384 "$SETUP/log" 2>/dev/null | say64 setup.tail
+    masked tail -c 16384 2>/dev/null | say64 setup.tail
   fi
 fi
 

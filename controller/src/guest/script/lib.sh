@@ -6,6 +6,8 @@ UNIT=phoenix-vllm.service
 UNIT_FILE=$R/etc/systemd/system/$UNIT
 ENV_FILE=$R/etc/phoenix/vllm.env
 LOCK=$R/run/phoenix.lock
+# What a setup run needs and nobody else may see. In memory: /run is, in whatever init mounts it.
+PRIVATE=$R/run/phoenix-setup
 
 have() { command -v "$1" >/dev/null 2>&1; }
 say() { printf '%s=%s\n' "$1" "$2"; }
@@ -89,6 +91,24 @@ setup_phase() {
     else echo lost
     fi
   fi
+}
+
+# masked COMMAND…: what the command prints of the log, without values that must not be seen; nothing where they can't be told any more.
+# As long as they stand in the log only whole lines are shown: half a value is not recognized.
+masked() {
+  if [ ! -f "$SETUP/unmasked" ]; then "$@" <"$SETUP/log"
+  elif [ -f "$PRIVATE/masks" ]; then head -n "$(wc -l <"$SETUP/log")" "$SETUP/log" | LC_ALL=C sed -f "$PRIVATE/masks" | "$@"
+  # It may have ended between the two looks.
+  elif [ ! -f "$SETUP/unmasked" ]; then "$@" <"$SETUP/log"
+  else echo '(The log is not shown: it may hold values of Secrets, and what masks them went with the stop of the container.)'
+  fi
+}
+
+# mask_log: leaves a log on disk that may be read, or fails.
+mask_log() {
+  [ -f "$SETUP/unmasked" ] || return 0
+  LC_ALL=C sed -f "$PRIVATE/masks" "$SETUP/log" >"$SETUP/log.new" 2>/dev/null || return 1
+  mv -f "$SETUP/log.new" "$SETUP/log" && rm -f "$SETUP/unmasked"
 }
 
 setup_is_running() {

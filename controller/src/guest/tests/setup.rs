@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 use super::pty::{Guest, shells};
 use super::{operate, setup};
 use crate::guest::facts::SetupPhase;
-use crate::guest::op::{GuestOp, SetupRun};
+use crate::guest::op::{GuestOp, SetupRun, SetupVariable};
 
 pub(super) fn a_run(hash: &str, script: &str) -> SetupRun {
     SetupRun {
@@ -17,6 +15,21 @@ pub(super) fn a_run(hash: &str, script: &str) -> SetupRun {
         verify: None,
         env: Vec::new(),
         timeout: Duration::from_secs(60),
+    }
+}
+
+fn variable(name: &str, value: &str) -> SetupVariable {
+    SetupVariable {
+        name: name.to_owned(),
+        value: value.into(),
+        masked: false,
+    }
+}
+
+pub(super) fn secret(name: &str, value: &str) -> SetupVariable {
+    SetupVariable {
+        masked: true,
+        ..variable(name, value)
     }
 }
 
@@ -31,14 +44,8 @@ async fn a_script_runs_with_its_environment_and_is_verified() {
         let run = SetupRun {
             verify: Some("#!/bin/sh\ntest \"$(cat $OUT)\" = done\n".to_owned()),
             env: vec![
-                (
-                    "OUT".to_owned(),
-                    guest.path("out").display().to_string().into(),
-                ),
-                (
-                    "TOKEN".to_owned(),
-                    SecretString::from("it's $HOME `x` \\ \"\nsecond\tline"),
-                ),
+                variable("OUT", &guest.path("out").display().to_string()),
+                secret("TOKEN", "it's $HOME `x` \\ \"\nsecond\tline"),
             ],
             ..a_run(
                 "h1",
@@ -201,13 +208,7 @@ async fn a_run_that_was_killed_is_lost_and_not_taken_for_running() {
     operate(&guest, &GuestOp::StartSetup(a_run("h1", "sleep 60")))
         .await
         .unwrap();
-    let claim = guest.read(&format!("var/lib/phoenix/{}/setup/started", super::key()));
-    let pid: i32 = claim.split(' ').next().unwrap().parse().unwrap();
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(-pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
+    kill_run(&guest);
     let state = setup(operate(&guest, &WAIT).await.unwrap());
     assert_eq!((state.phase, state.finished_at), (SetupPhase::Lost, None));
     // The next attempt begins from scratch.
@@ -279,4 +280,171 @@ async fn a_long_log_keeps_its_last_lines() {
         "whole lines: {}",
         &state.tail[..40]
     );
+}
+
+/// Whatever in the guest's file system holds the text.
+fn found_in(guest: &Guest, text: &str) -> Vec<String> {
+    let found = std::process::Command::new("grep")
+        .args(["-rlF", "-e", text, guest.root()])
+        .output()
+        .unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    found.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn values_of_secrets_are_masked_while_it_runs_and_afterwards() {
+    for shell in shells() {
+        let guest = Guest::new(&shell);
+        let stop = guest.path("stop");
+        // whole, within a line, in parts of which one is a longer one's beginning, and as a shell traces it
+        let script = format!(
+            "#!/bin/bash\necho \"token=$TOKEN.\"\necho \"$PEM\"\necho \"$SHORT $PLAIN\"\nset -x; : \"$QUOTED\"; set +x\n\
+             while [ ! -f '{}' ]; do sleep 0.1; done\nprintf %s \"again $TOKEN\"\n",
+            stop.display()
+        );
+        let run = SetupRun {
+            env: vec![
+                secret("TOKEN", "s3cr/t.*[x]^$\\1&"),
+                secret("PEM", "-----BEGIN\nMIIabc+/=\n-----END"),
+                secret("SHORT", "MIIabc"),
+                secret("QUOTED", "don't tell"),
+                variable("PLAIN", "for everybody"),
+            ],
+            ..a_run("h1", &script)
+        };
+        operate(&guest, &GuestOp::StartSetup(run)).await.unwrap();
+        let wait = GuestOp::AwaitSetup {
+            limit: Duration::from_secs(1),
+        };
+        let mut state = setup(operate(&guest, &wait).await.unwrap());
+        let begun = std::time::Instant::now();
+        while !state.tail.contains("+ set +x") && begun.elapsed() < Duration::from_secs(20) {
+            state = setup(operate(&guest, &wait).await.unwrap());
+        }
+        let expected = "token=***.\n***\n***\n***\n*** for everybody\n+ : '***'\n+ set +x";
+        assert_eq!(state.phase, SetupPhase::Running, "{shell:?}");
+        assert_eq!(state.tail, expected, "{shell:?}");
+        let private = guest.path("run/phoenix-setup");
+        let mode = |path: &std::path::Path| {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+        };
+        assert_eq!(mode(&private), 0o700, "{shell:?}");
+        assert_eq!(mode(&private.join("environment")), 0o600, "{shell:?}");
+        assert_eq!(mode(&private.join("masks")), 0o600, "{shell:?}");
+
+        std::fs::write(&stop, "").unwrap();
+        let state = setup(operate(&guest, &WAIT).await.unwrap());
+        assert_eq!(state.phase, SetupPhase::Verified, "{shell:?}");
+        assert_eq!(state.tail, format!("{expected}\nagain ***"), "{shell:?}");
+        for hidden in ["s3cr/t", "MIIabc", "don't tell"] {
+            assert_eq!(found_in(&guest, hidden), [""; 0], "{shell:?}: {hidden}");
+        }
+        assert!(!private.exists(), "{shell:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_masked_any_more_is_not_shown() {
+    let guest = Guest::new(&["bash"]);
+    let run = SetupRun {
+        env: vec![secret("TOKEN", "s3cret")],
+        ..a_run("h1", "echo $TOKEN; sleep 60")
+    };
+    operate(&guest, &GuestOp::StartSetup(run)).await.unwrap();
+    let folder = format!("var/lib/phoenix/{}/setup", super::key());
+    let begun = std::time::Instant::now();
+    while guest.read(&format!("{folder}/log")).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // the container was killed: what was in memory is gone
+    kill_run(&guest);
+    std::fs::remove_dir_all(guest.path("run/phoenix-setup")).unwrap();
+    let state = setup(operate(&guest, &WAIT).await.unwrap());
+    assert_eq!(state.phase, SetupPhase::Lost);
+    assert!(
+        state.tail.starts_with("(The log is not shown"),
+        "{}",
+        state.tail
+    );
+    // and it is not kept
+    operate(
+        &guest,
+        &GuestOp::StartSetup(SetupRun {
+            attempt: 2,
+            ..a_run("h1", "true")
+        }),
+    )
+    .await
+    .unwrap();
+    operate(&guest, &WAIT).await.unwrap();
+    assert_eq!(found_in(&guest, "s3cret"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_stop_in_order_leaves_no_secret() {
+    let guest = Guest::new(&["bash"]);
+    let run = SetupRun {
+        env: vec![secret("TOKEN", "s3cret")],
+        ..a_run("h1", "echo it is $TOKEN; exec sleep 60")
+    };
+    operate(&guest, &GuestOp::StartSetup(run)).await.unwrap();
+    let folder = format!("var/lib/phoenix/{}/setup", super::key());
+    let begun = std::time::Instant::now();
+    while guest.read(&format!("{folder}/log")).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // as init does it: all that runs is asked to end
+    let of_the_run = std::process::Command::new("pkill")
+        .args(["-TERM", "-s", &claim(&guest).to_string()])
+        .status()
+        .unwrap();
+    assert!(of_the_run.success());
+    let state = setup(operate(&guest, &WAIT).await.unwrap());
+    let begun = std::time::Instant::now();
+    while guest.exists("run/phoenix-setup") {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_ne!(state.phase, SetupPhase::Verified);
+    assert_eq!(found_in(&guest, "s3cret"), [""; 0]);
+    assert_eq!(guest.read(&format!("{folder}/log")), "it is ***\n");
+}
+
+#[tokio::test]
+async fn no_variable_disturbs_the_run_itself() {
+    let guest = Guest::new(&["bash"]);
+    let names = [
+        "d", "private", "limit", "code", "begun", "bounded", "line", "PATH",
+    ];
+    let run = SetupRun {
+        env: names
+            .iter()
+            .map(|name| variable(name, "/nowhere"))
+            .collect(),
+        ..a_run("h1", "echo $d $limit $PATH")
+    };
+    operate(&guest, &GuestOp::StartSetup(run)).await.unwrap();
+    let state = setup(operate(&guest, &WAIT).await.unwrap());
+    assert_eq!(
+        (state.phase, state.tail.as_str()),
+        (SetupPhase::Verified, "/nowhere /nowhere /nowhere")
+    );
+}
+
+/// The process of the run, which is its session's first.
+fn claim(guest: &Guest) -> i32 {
+    let claim = guest.read(&format!("var/lib/phoenix/{}/setup/started", super::key()));
+    claim.split(' ').next().unwrap().parse().unwrap()
+}
+
+fn kill_run(guest: &Guest) {
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(-claim(guest)),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
 }

@@ -16,7 +16,11 @@ pub use source::{Source, SourceTemplate};
 pub(crate) use workload::role as container_role;
 
 use super::mark::Mark;
-use crate::{guest::VllmFiles, prober::ProbeSpec, wake::ObjectKey};
+use crate::{
+    guest::{SetupVariable, VllmFiles},
+    prober::ProbeSpec,
+    wake::ObjectKey,
+};
 
 /// Everything that a pass over an Lxc object is about.
 #[derive(Debug, Clone)]
@@ -148,17 +152,19 @@ pub enum Strategy {
 }
 
 /// What is to be done inside once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Setup {
     /// The script's text.
     pub script: String,
     /// Must exit 0 before it counts.
     pub verify: Option<String>,
+    /// The environment of both, sorted by name.
+    pub env: Vec<SetupVariable>,
     /// The limit of one run.
     pub timeout: Duration,
     /// Runs after the first.
     pub retries: u32,
-    /// Over script and verification.
+    /// Over script, verification and environment.
     pub hash: String,
 }
 

@@ -4,7 +4,7 @@
 use crate::{
     context::Context,
     engine::key_of,
-    guest::SetupRun,
+    guest::{SetupRun, SetupVariable},
     hash,
     lxc::{
         LxcKind,
@@ -22,7 +22,7 @@ const VERIFY: &str = "nvidia-smi -L";
 const DEEPEST: usize = 16;
 
 /// A setup that offers a driver step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct DriverStep {
     /// Whose setup it is.
     pub of: String,
@@ -34,12 +34,19 @@ impl DriverStep {
     /// As it is run in the guest.
     pub(in crate::lxc) fn started(&self, attempt: u32) -> SetupRun {
         let run = self.run.clone();
+        let step = SetupVariable {
+            name: STEP.to_owned(),
+            value: "driver".into(),
+            masked: false,
+        };
+        // the last one counts
+        let env = run.env.into_iter().chain([step]).collect();
         SetupRun {
             hash: run.hash,
             attempt,
             script: run.script,
             verify: run.verify,
-            env: vec![(STEP.to_owned(), "driver".into())],
+            env,
             timeout: run.timeout,
         }
     }
@@ -94,6 +101,7 @@ mod tests {
         let setup = |script: &str| Setup {
             script: script.to_owned(),
             verify: Some("true".to_owned()),
+            env: Vec::new(),
             timeout: Duration::from_secs(1),
             retries: 2,
             hash: "5e70000001".to_owned(),
@@ -104,6 +112,6 @@ mod tests {
         assert_eq!(first.run.verify.as_deref(), Some("nvidia-smi -L"));
         assert_ne!(first.run.hash, step(offered, "580.95.05").unwrap().run.hash);
         assert_ne!(first.run.hash, "5e70000001");
-        assert_eq!(step("echo '# phoenix: driver-step'\n", "580.76.05"), None);
+        assert!(step("echo '# phoenix: driver-step'\n", "580.76.05").is_none());
     }
 }

@@ -406,6 +406,7 @@ fn driver_step() -> DriverStep {
         run: Setup {
             script: "true".into(),
             verify: None,
+            env: Vec::new(),
             timeout: Duration::from_secs(60),
             retries: 1,
             hash: "d217e20001".into(),

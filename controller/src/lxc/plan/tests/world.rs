@@ -122,6 +122,7 @@ fn present() -> Present {
         setup: Some(Setup {
             script: "true".into(),
             verify: None,
+            env: Vec::new(),
             timeout: Duration::from_secs(60),
             retries: 1,
             hash: SETUP.into(),
