@@ -15,6 +15,7 @@ pub mod guest;
 mod hash;
 pub mod hypervisor;
 pub mod lease;
+pub mod logs;
 pub mod lxc;
 pub mod memory;
 pub mod probe;

@@ -16,7 +16,8 @@ use kube::core::Selector;
 use crate::lease::LeaseSettings;
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
 
-const NAMESPACE: &str = "phoenix-system";
+/// Where the operator is unless it is told.
+pub(crate) const NAMESPACE: &str = "phoenix-system";
 const LEASE_NAME: &str = "phoenix-controller";
 const METRICS_PORT: u16 = 8080;
 const HEALTH_PORT: u16 = 8081;

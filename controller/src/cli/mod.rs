@@ -5,6 +5,7 @@
 
 mod controller;
 mod crds;
+mod logs;
 
 use std::process::ExitCode;
 
@@ -25,7 +26,9 @@ Examples:
   phoenix controller
           Run the operator against the current kubectl context
   phoenix controller --leader-elect --log-format json
-          Run it as one of several replicas, as the chart does";
+          Run it as one of several replicas, as the chart does
+  phoenix logs lxctemplate/base-template -f
+          Follow a setup as it runs";
 
 #[derive(Subcommand, Debug)]
 enum Command {
@@ -33,6 +36,8 @@ enum Command {
     Controller(Box<controller::Arguments>),
     /// Print the definitions of the kinds (CRDs), or write them as files
     Crds(crds::Arguments),
+    /// Print the whole log of a setup
+    Logs(logs::Arguments),
 }
 
 /// Reads the command line and does what it says. Errors go to stderr, with their causes; what is asked for to stdout.
@@ -47,6 +52,7 @@ pub fn main_from<A: Into<std::ffi::OsString> + Clone>(
     let outcome = match Cli::parse_from(arguments).command {
         Command::Controller(arguments) => controller::run(*arguments),
         Command::Crds(arguments) => crds::run(&arguments),
+        Command::Logs(arguments) => logs::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,12 +8,14 @@
 //! - `shell`, `wire`: our own loop in that session: commands with exit status and output, exactly once;
 //! - `script`: the operations as shell scripts;
 //! - `report`: their output as [`GuestFacts`];
+//! - `log`: a setup's whole log, for whoever asks for it;
 //! - `visit`: all of it on a container of a Proxmox VE;
 //! - [`vllm`]: the rendering of vLLM's unit.
 
 pub mod error;
 pub mod facts;
 mod greeting;
+mod log;
 pub mod op;
 mod report;
 mod script;
@@ -30,7 +32,9 @@ use std::time::{Duration, Instant};
 
 pub use error::GuestError;
 pub use facts::{GpuFact, GuestFacts, GuestState, InitState, SetupPhase, SetupState, VllmUnit};
+pub use log::{LogPiece, LogReader, Which};
 pub use op::{GuestKey, GuestOp, SetupRun, SetupVariable};
+pub(crate) use stream::printable;
 pub use terminal::{Terminal, TerminalError};
 pub use visit::Session;
 pub use vllm::{VllmFiles, VllmInput, render_vllm};

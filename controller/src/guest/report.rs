@@ -243,7 +243,7 @@ fn init(said: &str) -> InitState {
 }
 
 /// The phase, and when it ended if it has.
-fn phase(line: &str) -> Result<(SetupPhase, Option<i64>), String> {
+pub(super) fn phase(line: &str) -> Result<(SetupPhase, Option<i64>), String> {
     let wrong = || format!("no such phase: {line:?}");
     let words: Vec<&str> = line.split_whitespace().collect();
     let time = |word: &str| word.parse::<i64>().map(Some).map_err(|_| wrong());

@@ -23,7 +23,7 @@ use super::greeting::{AT_PROMPT, MARK, READY, Verdict, give_up, judge, last_word
 use super::stream::Lines;
 use super::terminal::{Terminal, TerminalError};
 use super::wire::{
-    DISCARD_LINE, HELLO, IF_FRESH, Output, TAKE_OVER, decode, frame, pieces, protocol,
+    DISCARD_LINE, HELLO, IF_FRESH, Output, TAKE_OVER, decode, frame, pieces, protocol, question,
 };
 
 /// How long to wait for what.
@@ -74,11 +74,24 @@ pub(super) struct Shell<T> {
 impl<T: Terminal> Shell<T> {
     /// Finds out whose session the terminal shows and makes it ours, or touches nothing.
     pub(super) async fn open(
+        terminal: T,
+        company: Company,
+        timing: Timing,
+    ) -> Result<Self, GuestError> {
+        let mut shell = Self::enter(terminal, company, timing).await?;
+        shell
+            .send(DISCARD_LINE, "looking whose session it is")
+            .await?;
+        shell.hello().await?;
+        Ok(shell)
+    }
+
+    /// The same, but the loop is left to whoever works in it, or comes to.
+    pub(super) async fn enter(
         mut terminal: T,
         company: Company,
         timing: Timing,
     ) -> Result<Self, GuestError> {
-        const DURING: &str = "looking whose session it is";
         let verdict = greet(&mut terminal, timing).await?;
         let nonce = hex::encode(rand::random::<[u8; 6]>());
         let mut shell = Self {
@@ -90,7 +103,7 @@ impl<T: Terminal> Shell<T> {
         };
         match verdict {
             Verdict::Fresh => shell.take_over(&format!("{IF_FRESH}{TAKE_OVER}")).await?,
-            Verdict::OurLoop => shell.send(DISCARD_LINE, DURING).await?,
+            Verdict::OurLoop => {}
             // A line editor discards what was typed by the same key as a terminal.
             Verdict::Foreign(AT_PROMPT) if company == Company::Nobody => {
                 shell.take_over(&format!("\x15{TAKE_OVER}")).await?;
@@ -106,7 +119,6 @@ impl<T: Terminal> Shell<T> {
                 return Err(GuestError::ConsoleBusy { what });
             }
         }
-        shell.hello().await?;
         Ok(shell)
     }
 
@@ -307,6 +319,74 @@ impl<T: Terminal> Shell<T> {
     fn numbered(&self, kind: char, line: &str) -> Option<u32> {
         let (number, nonce) = line.strip_prefix(kind)?.split_once('-')?;
         (nonce == self.nonce).then(|| number.parse().ok())?
+    }
+
+    /// Has the loop evaluate a command that changes nothing, whoever it works for meanwhile, and returns what that printed. It may be
+    /// evaluated more than once.
+    pub(super) async fn ask(
+        &mut self,
+        command: &str,
+        during: &'static str,
+        patience: Duration,
+    ) -> Result<Vec<u8>, GuestError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            self.sequence += 1;
+            let tag = format!("@{}.{}", self.nonce, self.sequence);
+            // a wait in the guest gives way when the window's size changes
+            let cols = 120 + (self.sequence % 64) as u16;
+            self.terminal
+                .resize(cols, 50)
+                .await
+                .map_err(|error| lost(during, &error))?;
+            self.send(question(command, &tag).as_bytes(), during)
+                .await?;
+            if let Some(bytes) = self.answer(&tag, deadline, during).await? {
+                return Ok(bytes);
+            }
+            if Instant::now() >= deadline {
+                return Err(GuestError::timeout(during, patience));
+            }
+        }
+    }
+
+    /// The answer to a question, or `None` where it is time to ask again.
+    async fn answer(
+        &mut self,
+        tag: &str,
+        deadline: Instant,
+        during: &'static str,
+    ) -> Result<Option<Vec<u8>>, GuestError> {
+        let mut encoded = String::new();
+        while let Some(line) = self
+            .line(deadline.min(Instant::now() + self.timing.resend), during)
+            .await?
+        {
+            let Some(said) = line.strip_prefix(tag) else {
+                continue;
+            };
+            if let Some(length) = said.strip_prefix(". ") {
+                let whole = length.trim().parse() == Ok(encoded.trim_end().len());
+                let joined: String = encoded.lines().collect();
+                return Ok(BASE64.decode(joined).ok().filter(|_| whole));
+            }
+            encoded.push_str(said.trim());
+            encoded.push('\n');
+        }
+        Ok(None)
+    }
+
+    /// Ends a session that was only asked, unless somebody works in it: then the loop knows that one's nonce.
+    pub(super) async fn leave(mut self) {
+        let left = format!("@{}.left", self.nonce);
+        let line = frame(&format!("[ -z \"$N\" ]&&exit;echo {left}"));
+        if self.terminal.send(line.as_bytes()).await.is_err() {
+            return;
+        }
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while let Ok(Some(line)) = self.line(deadline, "leaving").await
+            && line != left
+        {}
     }
 
     /// Ends the session, so that the next connection finds a new one. Nothing depends on it.

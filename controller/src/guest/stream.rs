@@ -109,7 +109,7 @@ impl Lines {
 
 /// A whole text without escape sequences and control characters but for its newlines; a line that was rewritten over
 /// carriage returns (a progress bar) keeps what stood there last.
-pub(super) fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     let mut out = String::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         if index > 0 {

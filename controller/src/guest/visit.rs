@@ -32,18 +32,8 @@ pub struct Session {
 impl Session {
     /// Opens the console and makes it ours, or touches nothing.
     pub async fn open(client: &Client, node: &str, key: &GuestKey) -> Result<Self, GuestError> {
-        let attach = async |company| {
-            let console = open(client, node, key).await?;
-            Shell::open(console, company, Timing::PRODUCTION).await
-        };
-        let shell = match attach(Company::Unknown).await {
-            Err(GuestError::ConsoleBusy { .. }) if is_alone(client, node, key.vmid).await => {
-                attach(Company::Nobody).await?
-            }
-            outcome => outcome?,
-        };
         Ok(Self {
-            shell,
+            shell: shell(client, node, key, Manner::Own).await?,
             key: key.clone(),
             seen: None,
         })
@@ -89,6 +79,37 @@ fn outcome(seen: GuestFacts, op: &GuestOp, key: &GuestKey) -> Option<GuestFacts>
         _ => return None,
     };
     Some(GuestFacts { state, ..seen })
+}
+
+/// What a session is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// To work in it.
+    Own,
+    /// To ask in it, beside whoever works there.
+    Share,
+}
+
+/// A shell over the console. One that somebody left at its prompt is taken over where nobody is at it.
+pub(super) async fn shell(
+    client: &Client,
+    node: &str,
+    key: &GuestKey,
+    manner: Manner,
+) -> Result<Shell<Console>, GuestError> {
+    let attach = async |company| {
+        let console = open(client, node, key).await?;
+        match manner {
+            Manner::Own => Shell::open(console, company, Timing::PRODUCTION).await,
+            Manner::Share => Shell::enter(console, company, Timing::PRODUCTION).await,
+        }
+    };
+    match attach(Company::Unknown).await {
+        Err(GuestError::ConsoleBusy { .. }) if is_alone(client, node, key.vmid).await => {
+            attach(Company::Nobody).await
+        }
+        outcome => outcome,
+    }
 }
 
 async fn open(client: &Client, node: &str, key: &GuestKey) -> Result<Console, GuestError> {

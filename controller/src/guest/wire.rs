@@ -48,6 +48,14 @@ pub(super) fn frame(body: &str) -> String {
     format!("x {} {body}\n", body.len())
 }
 
+/// A line by which a command's output comes back under a tag, beside whatever else the loop does. The tag begins with what no line of
+/// base64 contains, so that another connection that gathers output passes over it.
+pub(super) fn question(command: &str, tag: &str) -> String {
+    frame(&format!(
+        "(o=$({{ {command};}} </dev/null 2>/dev/null|base64);printf '%s\\n' \"$o\"|sed 's/^/{tag} /';echo \"{tag}. ${{#o}}\")"
+    ))
+}
+
 /// The assignments that put together a long value.
 pub(super) fn pieces(variable: &str, value: &str) -> Vec<String> {
     value

@@ -11,6 +11,7 @@ use phoenix_crds::{
 use proxmox_client::{
     Client, ClientConfig, Credentials, Fingerprint, SecretString, Timeouts, Trust,
 };
+use secrecy::ExposeSecret;
 
 use crate::{
     context::Context,
@@ -69,25 +70,7 @@ fn users(object: &Hypervisor, cx: &Context) -> Vec<String> {
 async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>, Fault> {
     let name = object.name_any();
     let secret = secret(object, cx).await?;
-    let field = |key: &str| {
-        secret
-            .data
-            .as_ref()
-            .and_then(|d| d.get(key))
-            .and_then(|b| String::from_utf8(b.0.clone()).ok())
-            .map(|s| s.trim().to_owned())
-    };
-    let needed = |key: &'static str| {
-        field(key).filter(|v| !v.is_empty()).ok_or_else(|| {
-            let message = format!(
-                "Secret {}/{} has no {key}; it must hold tokenId and tokenSecret.",
-                cx.namespace, object.spec.credentials_secret
-            );
-            Fault::user(C::Authorized, Reason::SecretNotFound, message)
-        })
-    };
-    let (token_id, token_secret) = (needed("tokenId")?, needed("tokenSecret")?);
-    let (password, root_password) = (field("password"), field("rootPassword"));
+    let credentials = credentials(object, &secret, &cx.namespace)?;
     let settings = ClusterSettings {
         name: name.clone(),
         instance: object
@@ -99,25 +82,23 @@ async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>,
         drift: object.spec.drift_interval().into(),
         guest_proxy: object.spec.guest.as_ref().and_then(|g| g.proxy.clone()),
     };
-    let optional = |v: &Option<String>| v.clone().unwrap_or_default();
+    let optional = |v: &Option<SecretString>| {
+        v.as_ref()
+            .map(|v| v.expose_secret().to_owned())
+            .unwrap_or_default()
+    };
     let connection = format!("{:?} {:?}", object.spec.endpoints, object.spec.tls);
     let key = hash::short(&[
         &connection,
         &format!("{settings:?}"),
-        &token_id,
-        &token_secret,
-        &optional(&password),
-        &optional(&root_password),
+        &credentials.token_id,
+        credentials.token_secret.expose_secret(),
+        &optional(&credentials.password),
+        &optional(&credentials.root_password),
     ]);
     if let Some(cluster) = cx.fleet.get(&name).filter(|c| c.key() == key) {
         return Ok(cluster);
     }
-    let credentials = Credentials {
-        token_id,
-        token_secret: SecretString::from(token_secret),
-        password: password.map(SecretString::from),
-        root_password: root_password.map(SecretString::from),
-    };
     let config = ClientConfig {
         endpoints: object.spec.endpoints.clone(),
         trust: trust(object)?,
@@ -144,6 +125,37 @@ async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>,
     Ok(cluster)
 }
 
+/// What a Hypervisor's Secret holds; `namespace` is where that is.
+pub(crate) fn credentials(
+    object: &Hypervisor,
+    secret: &Secret,
+    namespace: &str,
+) -> Result<Credentials, Fault> {
+    let field = |key: &str| {
+        secret
+            .data
+            .as_ref()
+            .and_then(|d| d.get(key))
+            .and_then(|b| String::from_utf8(b.0.clone()).ok())
+            .map(|s| s.trim().to_owned())
+    };
+    let needed = |key: &'static str| {
+        field(key).filter(|v| !v.is_empty()).ok_or_else(|| {
+            let message = format!(
+                "Secret {namespace}/{} has no {key}; it must hold tokenId and tokenSecret.",
+                object.spec.credentials_secret
+            );
+            Fault::user(C::Authorized, Reason::SecretNotFound, message)
+        })
+    };
+    Ok(Credentials {
+        token_id: needed("tokenId")?,
+        token_secret: SecretString::from(needed("tokenSecret")?),
+        password: field("password").map(SecretString::from),
+        root_password: field("rootPassword").map(SecretString::from),
+    })
+}
+
 async fn secret(object: &Hypervisor, cx: &Context) -> Result<Secret, Fault> {
     // only the operator's own namespace: a Hypervisor must not lead to anybody's Secret
     let api: Api<Secret> = Api::namespaced(cx.kube.clone(), &cx.namespace);
@@ -158,7 +170,8 @@ async fn secret(object: &Hypervisor, cx: &Context) -> Result<Secret, Fault> {
     })
 }
 
-fn trust(object: &Hypervisor) -> Result<Trust, Fault> {
+/// Whom a Hypervisor's connection trusts.
+pub(crate) fn trust(object: &Hypervisor) -> Result<Trust, Fault> {
     let tls = object.spec.tls.clone().unwrap_or_default();
     let fingerprints = tls
         .fingerprints

@@ -7,6 +7,7 @@ mod observe;
 mod plan;
 mod status;
 
+pub(crate) use desired::{credentials, trust};
 pub(crate) use observe::Inventory;
 
 use std::sync::Arc;

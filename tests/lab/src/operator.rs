@@ -72,21 +72,28 @@ impl Operator {
         if let Some(name) = &settings.elect {
             flags.extend(["--leader-elect".to_owned(), format!("--pod-name={name}")]);
         }
-        // by the kernel's own link: a newer build may have replaced the file meanwhile
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Self::command(settings, &flags);
         command
-            .args(&settings.arguments)
-            .env(ROLE, flags.join("\n"))
-            .env("KUBECONFIG", &settings.kubeconfig)
             .env("RUST_LOG", &settings.filter)
             .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
             .stdout(log_to(settings.log.as_deref())?)
             .stderr(log_to(settings.log.as_deref())?)
             .kill_on_drop(true);
         Ok(Self {
             child: command.spawn().context("starting the operator")?,
         })
+    }
+
+    /// Another command of `phoenix`, by the same rights. What it prints stands among what this program's own start prints.
+    pub fn command(settings: &OperatorSettings, words: &[String]) -> Command {
+        // by the kernel's own link: a newer build may have replaced the file meanwhile
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(&settings.arguments)
+            .env(ROLE, words.join("\n"))
+            .env("KUBECONFIG", &settings.kubeconfig)
+            .stdin(Stdio::null());
+        command
     }
 
     /// Kills it at once, whatever it is doing.

@@ -20,7 +20,11 @@ else
   echo "$ATTEMPT" >"$new/attempt"
   echo "$HASH" >"$new/hash"
   # The last log is kept, as far as it may be read.
-  if [ -f "$SETUP/started" ] && mask_log; then mv -f "$SETUP/log" "$MINE/previous.log"; fi
+  if [ -f "$SETUP/started" ] && mask_log; then
+    read -r _ _ at <"$SETUP/started"
+    echo "$(cat "$SETUP/attempt") $at $(setup_phase)" >"$MINE/previous"
+    mv -f "$SETUP/log" "$MINE/previous.log"
+  fi
   rm -rf "$SETUP"
   mv "$new" "$SETUP" || die "cannot write $SETUP"
 fi

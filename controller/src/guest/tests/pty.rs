@@ -132,6 +132,15 @@ impl Guest {
         self.session.lock().unwrap().is_some()
     }
 
+    /// The session's shell has been replaced by our loop.
+    pub(super) fn runs_our_loop(&self) -> bool {
+        let session = self.session.lock().unwrap();
+        session.as_ref().is_some_and(|session| {
+            let command = std::fs::read(format!("/proc/{}/cmdline", session.child.id()));
+            String::from_utf8_lossy(&command.unwrap_or_default()).contains("phoenix")
+        })
+    }
+
     fn begin(&self, client: UnboundedSender<Vec<u8>>) -> Session {
         // Closed on exec, or the children of other tests would keep this terminal alive.
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();

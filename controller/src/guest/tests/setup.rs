@@ -33,7 +33,7 @@ pub(super) fn secret(name: &str, value: &str) -> SetupVariable {
     }
 }
 
-const WAIT: GuestOp = GuestOp::AwaitSetup {
+pub(super) const WAIT: GuestOp = GuestOp::AwaitSetup {
     limit: Duration::from_secs(30),
 };
 

@@ -1,7 +1,11 @@
 //! A setup is given what it asks for, no secret is seen anywhere, and it runs once, however often the console breaks. That a killed operator
 //! finds its run again is in `crash`.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Secret},
@@ -12,7 +16,7 @@ use phoenix_crds::{Lxc, LxcContainer, LxcTemplate};
 use proxmox_simulator::guest::Direction;
 use serde_json::json;
 
-use crate::stage::{Settings, Stage, condition};
+use crate::stage::{PATIENCE, Settings, Stage, condition};
 
 const FIRST: &str = "s3cr3t-of-the-first-day";
 const SECOND: &str = "s3cr3t-of-the-second-day";
@@ -204,4 +208,91 @@ fn exit_status(shown: &[u8], nth: usize) -> Option<usize> {
     };
     let mut lines = text.match_indices('\n').map(|(at, _)| at + 1);
     lines.by_ref().filter(|at| ends(&text[*at..])).nth(nth - 1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_followed_while_the_status_keeps_its_pace() {
+    let stage = Stage::raise("setup-log", Settings::default()).await;
+    let guests = stage.simulator.guests().unwrap();
+    registry(&stage, FIRST).await;
+    let script = "#!/bin/bash\necho run >>/etc/runs\necho \"begins with $TOKEN\"\n\
+        for ((i = 0; ; i++)); do [ ! -e /etc/stop ] || break; echo \"line $i\"; sleep 0.2; done\necho ends\n";
+    let env = json!([{"name": "TOKEN", "secretKeyRef": {"name": "registry", "key": "token"}}]);
+    stage.template("base", json!({"vmid": 900})).await;
+    stage
+        .container(
+            "top",
+            "base",
+            json!({"vmid": 901, "setup": {"script": script, "env": env}}),
+        )
+        .await;
+    stage
+        .reason::<LxcContainer>("top", "SetupComplete", "Running")
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("followed");
+    let mut following = stage
+        .phoenix(&["logs", "lxcc/top", "-n", &stage.name, "--follow"])
+        .stdout(std::fs::File::create(&path).unwrap())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let read = || std::fs::read_to_string(&path).unwrap_or_default();
+    stage
+        .eventually("a followed log", || read().contains("line 1\n"))
+        .await;
+
+    // every few seconds somebody asks, which ends the operator's waits: the status is written no more often for that
+    let began = Instant::now();
+    let seen = RefCell::new(BTreeSet::new());
+    stage
+        .until(stage.api::<LxcContainer>(), "top", "three looks", |c| {
+            seen.borrow_mut().extend(last_lines(c));
+            seen.borrow().len() > 2
+        })
+        .await;
+    assert!(
+        began.elapsed() > Duration::from_secs(10),
+        "{:?} in {:?}",
+        seen.borrow(),
+        began.elapsed()
+    );
+    assert!(guests.write_file(901, "/etc/stop", ""));
+    let top = stage.ready::<LxcContainer>("top").await;
+    assert!(last_lines(&top).unwrap().ends_with("ends"));
+    let ended = tokio::time::timeout(PATIENCE, following.wait()).await;
+    assert!(ended.expect("it ends with the run").unwrap().success());
+
+    // all of it, without a gap
+    let whole = |text: &str| {
+        let lines: Vec<&str> = text.lines().collect();
+        let begin = lines.iter().position(|l| *l == "begins with ***");
+        let begin = begin.unwrap_or_else(|| panic!("no beginning in {text}"));
+        let end = lines.iter().position(|l| *l == "ends");
+        let end = end.unwrap_or_else(|| panic!("no end in {text}"));
+        for (number, line) in lines[begin + 1..end].iter().enumerate() {
+            assert_eq!(*line, format!("line {number}"), "{text}");
+        }
+        end - begin
+    };
+    let followed = whole(&read());
+    let read = stage
+        .phoenix(&["logs", "lxccontainer/top", "-n", &stage.name])
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&read.stdout);
+    assert_eq!(whole(&text), followed);
+    assert!(!text.contains(FIRST));
+    assert_eq!(guests.read_file(901, "/etc/runs").as_deref(), Some("run\n"));
+
+    // the reader has left the console to everybody, and what can't be had is said
+    stage.ready::<LxcTemplate>("base").await;
+    let none = stage
+        .phoenix(&["logs", "lxct/base", "-n", &stage.name])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&none.stderr);
+    assert!(said.contains("has no setup"), "{said}");
 }

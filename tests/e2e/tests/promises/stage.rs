@@ -185,7 +185,19 @@ impl Stage {
     }
 
     fn operator(&self, elect: Option<&str>) -> Operator {
-        let settings = OperatorSettings {
+        Operator::start(&self.operator_settings(elect)).expect("an operator")
+    }
+
+    /// Another command of `phoenix`, by the operator's rights: its process, which ends with what this gives.
+    pub(crate) fn phoenix(&self, words: &[&str]) -> tokio::process::Command {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let mut command = Operator::command(&self.operator_settings(None), &words);
+        command.kill_on_drop(true);
+        command
+    }
+
+    fn operator_settings(&self, elect: Option<&str>) -> OperatorSettings {
+        OperatorSettings {
             kubeconfig: self.installed.kubeconfig.clone(),
             selector: (!self.alone).then(|| format!("lab={}", self.name)),
             elect: elect.map(str::to_owned),
@@ -194,8 +206,7 @@ impl Stage {
             arguments: ["operator_process", "--exact", "--nocapture"]
                 .map(Into::into)
                 .to_vec(),
-        };
-        Operator::start(&settings).expect("an operator")
+        }
     }
 
     /// Kills the operator, whatever it is doing.
