@@ -1,6 +1,7 @@
 //! Real shells on a real pty, shared and outliving connections as Proxmox's console does it, in a file system root of their own.
 
 mod cuts;
+mod harm;
 mod logs;
 mod machine;
 mod positions;

@@ -17,16 +17,23 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::guest::terminal::{Terminal, TerminalError};
 
-/// The shells that are on this machine.
+/// The shells that are on this machine; those that aren't are said.
 pub(super) fn shells() -> Vec<Vec<&'static str>> {
     [vec!["bash"], vec!["dash", "-i"], vec!["busybox", "ash"]]
         .into_iter()
         .filter(|shell| {
-            Command::new("sh")
+            let found = Command::new("sh")
                 .args(["-c", "command -v \"$0\" >/dev/null", shell[0]])
                 .status()
                 .unwrap()
-                .success()
+                .success();
+            if !found {
+                eprintln!(
+                    "not tried with {0}, which is not installed (package {0})",
+                    shell[0]
+                );
+            }
+            found
         })
         .collect()
 }

@@ -72,9 +72,18 @@ impl Lab {
             .ct_set_config("pve", 950, &devices, true)
             .await
             .unwrap();
-        lab.done(lab.client.ct_start("pve", 950).await.unwrap())
-            .await;
+        lab.boot().await;
         lab
+    }
+
+    pub(super) async fn boot(&self) {
+        self.done(self.client.ct_start("pve", 950).await.unwrap())
+            .await;
+    }
+
+    pub(super) async fn stop(&self) {
+        self.done(self.client.ct_stop("pve", 950).await.unwrap())
+            .await;
     }
 
     async fn done(&self, task: Upid) {
@@ -295,8 +304,7 @@ async fn consoles_that_break_anywhere_neither_run_a_setup_twice_nor_shut_us_out(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_that_does_not_run_has_no_console() {
     let lab = Lab::start().await;
-    lab.done(lab.client.ct_stop("pve", 950).await.unwrap())
-        .await;
+    lab.stop().await;
     let error = lab.visit(&GuestOp::Inspect).await.unwrap_err();
     assert!(
         matches!(&error, GuestError::Unreached { cause } if cause.contains("Failed to get init pid")),
