@@ -189,7 +189,7 @@ async fn a_cut_at_any_position_leaves_one_run_and_its_result() {
                 "echo $NUMBER >> /root/count; echo said",
             )
         });
-        cut.set(&lab.simulator, &guests).await;
+        cut.set(&lab.simulator, guests).await;
         match lab.visit(&op).await {
             Ok(_) => {}
             Err(error) => assert!(
@@ -204,7 +204,7 @@ async fn a_cut_at_any_position_leaves_one_run_and_its_result() {
             !guests.waits_to_cut_console(),
             "{position}: it was not reached"
         );
-        cut.heal(&lab.simulator, &guests).await;
+        cut.heal(&lab.simulator, guests).await;
         // a shell left at its prompt is taken over only when surely nobody is at it
         let mut again = lab.visit(&op).await;
         if matches!(again, Err(GuestError::ConsoleBusy { .. })) {
