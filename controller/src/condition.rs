@@ -107,7 +107,7 @@ impl Finding {
     fn aside(&self) -> bool {
         matches!(
             self.condition,
-            ConditionType::Outdated | ConditionType::Paused
+            ConditionType::Outdated | ConditionType::Paused | ConditionType::ServiceReady
         )
     }
 
@@ -202,6 +202,12 @@ fn remembered(condition: &Condition) -> Option<Finding> {
         message: condition.message.clone(),
         progress,
     })
+}
+
+/// What an earlier pass found of a condition.
+pub(crate) fn remembered_of(conditions: &[Condition], kind: ConditionType) -> Option<Finding> {
+    let said = conditions.iter().find(|c| c.type_ == kind.as_str())?;
+    remembered(said)
 }
 
 struct Builder<'a> {

@@ -20,6 +20,7 @@ pub mod probe;
 pub mod prober;
 mod run;
 pub mod server;
+mod service;
 pub mod sessions;
 pub mod settings;
 pub mod telemetry;

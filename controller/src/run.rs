@@ -34,6 +34,7 @@ use crate::{
     memory::Memory,
     prober::Prober,
     server::{Pages, Server},
+    service::{self, Published},
     sessions::Sessions,
     settings::Settings,
     telemetry::Metrics,
@@ -198,6 +199,7 @@ fn context(
         gpu_turn: tokio::sync::Mutex::default(),
         latest_writes: Latest::default(),
         filled: Filled::default(),
+        published: Published::default(),
         settings,
     }
 }
@@ -295,7 +297,8 @@ async fn controllers(
         stop.clone(),
     );
     let references = async { stop.run_until_cancelled(references(Arc::clone(&cx))).await };
-    futures::join!(hypervisors, templates, containers, references);
+    let published = async { stop.run_until_cancelled(service::watch(&cx)).await };
+    futures::join!(hypervisors, templates, containers, references, published);
 }
 
 /// The hypervisor's count and its map of GPUs follow its objects, and so do those who wait for a GPU.
