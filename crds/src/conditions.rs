@@ -218,6 +218,7 @@ pub const TABLE: &[Verdict] = &[
     row(ConditionType::Created, Reason::Queued, Status::False, Effect::Reconciling, true),
     row(ConditionType::Created, Reason::Cloning, Status::False, Effect::Reconciling, true),
     row(ConditionType::Created, Reason::Creating, Status::False, Effect::Reconciling, true),
+    row(ConditionType::Created, Reason::Pending, Status::False, Effect::Reconciling, true),
     row(ConditionType::Created, Reason::Busy, Status::False, Effect::Reconciling, true),
     row(ConditionType::Created, Reason::VmidTaken, Status::False, Effect::Stalled, true),
     row(ConditionType::Created, Reason::OwnedByAnother, Status::False, Effect::Stalled, true),

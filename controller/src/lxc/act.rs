@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::EventType;
-use phoenix_crds::conditions::{ConditionType as C, Reason};
+use phoenix_crds::{
+    conditions::{ConditionType as C, Reason},
+    status::Placement,
+};
 use proxmox_client::{Error, ErrorKind, Params, Upid};
 
 use super::{
@@ -64,6 +67,7 @@ pub(crate) async fn act<K: LxcKind>(
             gpus,
             exclusive,
         } => gpus::take_gpus(object, site, gpus, *exclusive, desired, cx).await,
+        Step::ChooseNode { node, why } => place(object, node, why, desired, cx).await,
         Step::Create { site, params } => hand.create(site, None, params, step).await,
         Step::Clone {
             site,
@@ -123,6 +127,36 @@ async fn reserve<K: LxcKind>(
         .map_err(|e| Fault::kube(&e, "reserving the VMID"))?;
     Ok(Receipt {
         vmid: Some(vmid),
+        ..Receipt::default()
+    })
+}
+
+/// Writes hypervisor and node into the status, in the same way: chosen once.
+async fn place<K: LxcKind>(
+    object: &K,
+    node: &str,
+    why: &str,
+    desired: &Desired,
+    cx: &Context,
+) -> Result<Receipt, Fault> {
+    let mut status = object.status_shared().cloned().unwrap_or_default();
+    status.hypervisor = Some(desired.target.hypervisor.clone());
+    status.node = Some(node.to_owned());
+    status.placement = Some(Placement {
+        node: node.to_owned(),
+        reason: why.to_owned(),
+    });
+    let version = object.resource_version();
+    apply_status(object, status, version.as_deref(), cx)
+        .await
+        .map_err(|e| Fault::kube(&e, "writing the chosen node"))?;
+    let announcement = Announcement {
+        kind: EventType::Normal,
+        reason: "Placed",
+        note: format!("Node {node} was chosen: {why}."),
+    };
+    Ok(Receipt {
+        announcement: Some(announcement),
         ..Receipt::default()
     })
 }

@@ -424,7 +424,9 @@ mod tests {
     #[test]
     fn another_annotation_is_another_service() {
         let applied = |spec: Value| {
-            let service = wanted(&container(&spec), &status(&[], &[])).unwrap().service;
+            let service = wanted(&container(&spec), &status(&[], &[]))
+                .unwrap()
+                .service;
             service.annotations()[APPLIED].clone()
         };
         let plain = applied(json!({"vllm": {"model": "m"}}));

@@ -21,6 +21,7 @@ mod drift;
 mod gpus;
 mod hosts;
 mod phoenix;
+mod placement;
 mod replicas;
 mod rules;
 mod service;
