@@ -107,7 +107,7 @@ impl Finding {
     fn aside(&self) -> bool {
         matches!(
             self.condition,
-            ConditionType::Outdated | ConditionType::Paused
+            ConditionType::Outdated | ConditionType::Paused | ConditionType::ServiceReady
         )
     }
 
@@ -133,8 +133,12 @@ pub fn conditions(
         now,
     };
     let silent = |c: &&Condition| !found.iter().any(|f| f.condition.as_str() == c.type_);
-    let mut findings = found.to_vec();
+    // found beside the plan: it stands behind what is kept of an earlier one, too, as it stood behind that
+    let beside = |f: &Finding| f.condition == ConditionType::ServiceReady;
+    let (last, found): (Vec<_>, Vec<_>) = found.iter().cloned().partition(beside);
+    let mut findings = found.clone();
     findings.extend(kept.iter().filter(silent).filter_map(remembered));
+    findings.extend(last.iter().cloned());
     let mut list = vec![builder.ready(&findings)];
     if let Some(f) = findings.iter().find(|f| f.progress == Progress::Stalled) {
         list.push(builder.condition(
@@ -167,6 +171,9 @@ pub fn conditions(
         {
             list.push(c.clone());
         }
+    }
+    for f in &last {
+        list.push(builder.condition(f.condition, f.truth, f.reason.into(), &f.message));
     }
     list
 }
@@ -202,6 +209,12 @@ fn remembered(condition: &Condition) -> Option<Finding> {
         message: condition.message.clone(),
         progress,
     })
+}
+
+/// What an earlier pass found of a condition.
+pub(crate) fn remembered_of(conditions: &[Condition], kind: ConditionType) -> Option<Finding> {
+    let said = conditions.iter().find(|c| c.type_ == kind.as_str())?;
+    remembered(said)
 }
 
 struct Builder<'a> {
@@ -340,6 +353,14 @@ mod tests {
         // one part found again, the other not asked yet
         assert_eq!(
             conditions(&found[..1], &before, &before, Some(1), at(9)),
+            before
+        );
+        // what is found beside the plan in every pass keeps its place
+        let beside = Finding::met(ConditionType::ServiceReady, Reason::InSync, "Led to.");
+        let all = [&found[..], std::slice::from_ref(&beside)].concat();
+        let before = conditions(&all, &[], &[], Some(1), at(1));
+        assert_eq!(
+            conditions(&[beside], &before, &before, Some(1), at(9)),
             before
         );
         let stalled = [Finding::stalled(

@@ -23,6 +23,7 @@ use crate::{
     lease::Leadership,
     memory::Memory,
     prober::Prober,
+    service::Published,
     sessions::Sessions,
     settings::Settings,
     telemetry::Metrics,
@@ -154,6 +155,8 @@ pub struct Context {
     pub(crate) latest_writes: Latest,
     /// Caches that have been filled.
     pub(crate) filled: Filled,
+    /// The Services and EndpointSlices of containers.
+    pub(crate) published: Published,
 }
 
 impl Context {

@@ -23,6 +23,7 @@ pub mod prober;
 mod run;
 mod secrets;
 pub mod server;
+mod service;
 pub mod sessions;
 pub mod settings;
 pub mod telemetry;

@@ -35,6 +35,7 @@ use crate::{
     memory::Memory,
     prober::Prober,
     server::{Pages, Server},
+    service::{self, Published},
     sessions::Sessions,
     settings::Settings,
     telemetry::Metrics,
@@ -207,6 +208,7 @@ fn context(
         digest_key: DigestKey::default(),
         latest_writes: Latest::default(),
         filled: Filled::default(),
+        published: Published::default(),
         settings,
     }
 }
@@ -304,7 +306,8 @@ async fn controllers(
         stop.clone(),
     );
     let references = async { stop.run_until_cancelled(references(Arc::clone(&cx))).await };
-    futures::join!(hypervisors, templates, containers, references);
+    let published = async { stop.run_until_cancelled(service::watch(&cx)).await };
+    futures::join!(hypervisors, templates, containers, references, published);
 }
 
 /// The hypervisor's count and its map of GPUs follow its objects, and so do those who wait for a GPU.

@@ -57,6 +57,8 @@ pub enum ConditionType {
     VllmReady,
     /// The probe is answered.
     ProbeReady,
+    /// The Service leads to the container.
+    ServiceReady,
     /// What is sealed or runs is older than the spec or its source. Present only while true.
     Outdated,
     /// A person stopped all writes. Present only while true.
@@ -216,6 +218,7 @@ pub const TABLE: &[Verdict] = &[
     row(ConditionType::Created, Reason::Queued, Status::False, Effect::Reconciling, true),
     row(ConditionType::Created, Reason::Cloning, Status::False, Effect::Reconciling, true),
     row(ConditionType::Created, Reason::Creating, Status::False, Effect::Reconciling, true),
+    row(ConditionType::Created, Reason::Pending, Status::False, Effect::Reconciling, true),
     row(ConditionType::Created, Reason::Busy, Status::False, Effect::Reconciling, true),
     row(ConditionType::Created, Reason::VmidTaken, Status::False, Effect::Stalled, true),
     row(ConditionType::Created, Reason::OwnedByAnother, Status::False, Effect::Stalled, true),
@@ -273,6 +276,11 @@ pub const TABLE: &[Verdict] = &[
     row(ConditionType::SnapshotsReady, Reason::Taken, Status::True, Effect::Neutral, false),
     row(ConditionType::SnapshotsReady, Reason::Pending, Status::False, Effect::Reconciling, true),
     row(ConditionType::SnapshotsReady, Reason::Failed, Status::False, Effect::Stalled, true),
+    row(ConditionType::ServiceReady, Reason::InSync, Status::True, Effect::Neutral, false),
+    row(ConditionType::ServiceReady, Reason::Pending, Status::False, Effect::Reconciling, true),
+    row(ConditionType::ServiceReady, Reason::OwnedByAnother, Status::False, Effect::Stalled, true),
+    row(ConditionType::ServiceReady, Reason::Forbidden, Status::False, Effect::Stalled, true),
+    row(ConditionType::ServiceReady, Reason::Invalid, Status::False, Effect::Stalled, true),
     row(ConditionType::Paused, Reason::Annotated, Status::True, Effect::Neutral, false),
     row(ConditionType::Connected, Reason::Connected, Status::True, Effect::Neutral, false),
     row(ConditionType::Connected, Reason::Unreachable, Status::False, Effect::Reconciling, true),

@@ -7,6 +7,7 @@ use strum::{Display, IntoStaticStr};
 
 use crate::lxc::LxcSpec;
 use crate::probe::Probe;
+use crate::service::ContainerService;
 use crate::status::LxcStatus;
 use crate::vllm::Vllm;
 
@@ -43,6 +44,11 @@ pub struct LxcContainerSpec {
     /// An HTTP request that must be answered before the container is Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
+
+    /// A Service in the object's namespace that leads pods to the ports of `vllm` and `probe`, while the container is ready.
+    /// `{}` is enough. Left out: none, and one that was made is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ContainerService>,
 }
 
 /// Whether a container runs.

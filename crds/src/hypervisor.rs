@@ -106,7 +106,7 @@ pub struct Tls {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Defaults {
-    /// The node to create on. Left out: the only node, or else objects have to say.
+    /// The node to create on. Left out: one is chosen for each object that names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 63),
@@ -293,6 +293,9 @@ pub struct StorageStatus {
     /// Whether templates on it can be cloned without a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linked_clones: Option<bool>,
+    /// Whether it is one for all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<bool>,
     /// Its whole size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<Quantity>,

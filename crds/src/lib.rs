@@ -22,6 +22,7 @@ pub mod probe;
 pub mod quantity;
 pub mod reference;
 pub mod rules;
+pub mod service;
 pub mod setup;
 pub mod status;
 pub mod template;

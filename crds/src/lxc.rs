@@ -33,7 +33,7 @@ pub struct LxcSpec {
     pub vmid: Option<i64>,
 
     /// The node to create the container on. Can't be changed. Left out: the source's node, else the Hypervisor's
-    /// `defaults.node`. `status.node` is where it runs.
+    /// `defaults.node`, else one that has what is asked for; `status.placement` says why. `status.node` is where it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 63),

@@ -291,6 +291,15 @@ pub const RULES: &[CelRule] = &[
         ..OBJECT
     },
     CelRule {
+        name: "service-has-a-port",
+        kinds: CONTAINER,
+        at: "spec",
+        rule: "!has(self.service) || has(self.vllm) || has(self.probe)",
+        message: "service has no port to lead to: it takes those of vllm and probe, so give one of them, or leave service out",
+        field: Some(".service"),
+        ..OBJECT
+    },
+    CelRule {
         name: "endpoints-are-https",
         kinds: HYPERVISOR,
         at: "spec.endpoints[]",

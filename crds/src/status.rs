@@ -38,6 +38,10 @@ pub struct LxcStatus {
     #[schemars(length(max = 63))]
     pub node: Option<String>,
 
+    /// The node that the operator chose for the container, and why; absent where spec, source or Hypervisor said which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+
     /// How far the container is, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::word")]
@@ -130,6 +134,18 @@ pub enum State {
     /// Written by a version that knows more.
     #[serde(other)]
     Unknown,
+}
+
+/// A node that was chosen once, before the container was made; nothing moves by itself afterwards.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// The node.
+    #[schemars(length(max = 63))]
+    pub node: String,
+    /// Why this one, and why not the others.
+    #[schemars(length(max = 4096))]
+    pub reason: String,
 }
 
 /// What a container was made from.

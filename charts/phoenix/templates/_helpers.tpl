@@ -48,7 +48,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{/* What the operator may do in the namespaces whose containers it looks after. It creates and deletes
-     none of these: those are the users' objects. */}}
+     none of these but what spec.service asks for: the rest are the users' objects. */}}
 {{- define "phoenix.workloadRules" -}}
 # Finalizers are set and taken by patch.
 - apiGroups: [phoenix-hypervisor.io]
@@ -61,4 +61,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [configmaps, secrets]
   verbs: [get]
+# spec.service.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, create, patch, delete]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, create, patch, delete]
 {{- end }}

@@ -22,8 +22,8 @@ use tracing::{Instrument, debug, error, info, warn};
 pub use backoff::Backoffs;
 pub(crate) use drive::{Streams, drive};
 pub(crate) use pass::Pass;
-pub use pass::{Announcement, Plan, Receipt, StartedTask, Verdict};
-pub(crate) use write::{Latest, apply_status};
+pub use pass::{Announcement, Plan, Publication, Receipt, StartedTask, Verdict};
+pub(crate) use write::{Latest, MANAGER, apply_status};
 
 use crate::{
     context::Context,
@@ -95,6 +95,14 @@ pub(crate) trait Kind:
     ) -> impl Future<Output = Result<Receipt, Fault>> + Send;
     /// Pure: what to report.
     fn status(&self, pass: &Pass<Self>, now: Timestamp) -> Self::Status;
+    /// Brings in line with the status what Kubernetes holds for the object beside it: a report, too, and written where it differs.
+    fn publish(
+        &self,
+        _status: &Self::Status,
+        _cx: &Arc<Context>,
+    ) -> impl Future<Output = Publication> + Send {
+        async { Publication::default() }
+    }
     /// Whether the object is this operator's at all: side by side, each has its hypervisors.
     fn concerns(&self, cx: &Arc<Context>) -> impl Future<Output = bool> + Send;
     /// The object is gone: forget it.
@@ -165,6 +173,15 @@ enum Next {
 }
 
 impl Next {
+    /// A fault has its own back-off, and that it is reset by the next success must stay so.
+    fn at_latest(self, recheck: Option<Duration>) -> Self {
+        match (self, recheck) {
+            (Self::At(delay), Some(recheck)) => Self::At(delay.min(recheck)),
+            (Self::OnWake, Some(recheck)) => Self::At(recheck),
+            (next, _) => next,
+        }
+    }
+
     fn settle(self, uid: &str, cx: &Context) -> (&'static str, Action) {
         match self {
             Self::Failed(Class::Retry) => ("retry", Action::requeue(cx.backoffs.next(uid))),
@@ -209,11 +226,16 @@ async fn pass<K: Kind>(object: &Arc<K>, cx: &Arc<Context>) -> Next {
         .annotations()
         .get(phoenix_crds::ANNOTATION_PAUSED)
         .is_some_and(|v| v == "true");
-    let pass = stages(object, paused, cx).await;
+    let mut pass = stages(object, paused, cx).await;
     for announcement in &pass.announcements() {
         write::announce(&**object, announcement, cx).await;
     }
-    let status = object.status(&pass, Timestamp::now());
+    let now = Timestamp::now();
+    let mut status = object.status(&pass, now);
+    pass.published = object.publish(&status, cx).await;
+    if pass.published.finding.is_some() {
+        status = object.status(&pass, now);
+    }
     // the next pass follows at once and reports more; a write for each small step would only wake everybody who watches
     let passing = matches!(next(&pass, paused), Next::Now)
         && pass.receipt.as_ref().is_some_and(|r| r.vmid.is_none());
@@ -233,7 +255,7 @@ async fn pass<K: Kind>(object: &Arc<K>, cx: &Arc<Context>) -> Next {
             Err(e) => failed_write(&e),
         };
     }
-    next(&pass, paused)
+    next(&pass, paused).at_latest(pass.published.recheck)
 }
 
 async fn stages<K: Kind>(object: &Arc<K>, paused: bool, cx: &Arc<Context>) -> Pass<K> {

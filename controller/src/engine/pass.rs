@@ -80,6 +80,15 @@ pub struct Receipt {
     pub announcement: Option<Announcement>,
 }
 
+/// What was found of the objects that Kubernetes holds for ours.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Publication {
+    /// Whether they stand.
+    pub finding: Option<Finding>,
+    /// When to look again at the latest.
+    pub recheck: Option<Duration>,
+}
+
 /// All that the stages yielded, or why they stopped: status is computed from this alone.
 #[derive(Debug)]
 pub(crate) struct Pass<K: Kind> {
@@ -93,6 +102,8 @@ pub(crate) struct Pass<K: Kind> {
     pub receipt: Option<Receipt>,
     /// Why a stage failed.
     pub fault: Option<Fault>,
+    /// What was found of the objects beside it.
+    pub published: Publication,
     /// The object is paused: nothing was done.
     pub paused: bool,
     /// Passes went wrong so often in a row that somebody should look.
@@ -107,6 +118,7 @@ impl<K: Kind> Default for Pass<K> {
             plan: None,
             receipt: None,
             fault: None,
+            published: Publication::default(),
             paused: false,
             exhausted: false,
         }
@@ -128,7 +140,7 @@ impl<K: Kind> Pass<K> {
             .collect()
     }
 
-    /// Findings of the plan and the fault, the fault in the place of what its condition said before.
+    /// Findings of the plan and the fault, the fault in the place of what its condition said before, and what was found beside it.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings: Vec<Finding> =
             self.plan.iter().flat_map(|p| p.findings.clone()).collect();
@@ -139,6 +151,7 @@ impl<K: Kind> Pass<K> {
                 None => findings.push(found),
             }
         }
+        findings.extend(self.published.finding.clone());
         findings
     }
 

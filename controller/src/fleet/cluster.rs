@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     look::{Look, Looks},
+    places::Place,
     poll::Rows,
     queue::CloneQueue,
     tasks::{OnEnd, Tasks},
@@ -86,6 +87,7 @@ pub struct Cluster {
     /// Why nothing may be changed there; `None` when all is as pinned.
     barred: Mutex<Option<Barred>>,
     inventory: Mutex<Option<Inventory>>,
+    pub(super) places: Mutex<Option<(Instant, Arc<Vec<Place>>)>>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -123,6 +125,7 @@ impl Cluster {
             reserved: Mutex::default(),
             barred: Mutex::new(Some(Barred::Unchecked)),
             inventory: Mutex::default(),
+            places: Mutex::default(),
         });
         tokio::spawn(super::poll::run(Arc::clone(&cluster)));
         cluster

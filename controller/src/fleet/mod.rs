@@ -5,6 +5,7 @@
 
 mod cluster;
 mod look;
+mod places;
 mod poll;
 mod queue;
 mod tasks;
@@ -16,6 +17,7 @@ use std::{
 
 pub use cluster::{Barred, Cluster, ClusterSettings, Health};
 pub use look::{Look, Presence, Seen};
+pub use places::Place;
 pub use queue::{CloneQueue, Turn};
 pub use tasks::Tasks;
 

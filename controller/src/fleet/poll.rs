@@ -105,6 +105,16 @@ impl Cluster {
         lock(&self.rows).nodes.get(node).copied()
     }
 
+    /// What the memory limits of the guests on a node come to by the last poll, in bytes.
+    pub(super) fn promised(&self, node: &str) -> u64 {
+        lock(&self.rows)
+            .guests
+            .values()
+            .filter(|row| row.node == node && !row.template)
+            .filter_map(|row| row.allowed.1)
+            .sum()
+    }
+
     /// The nodes of the last poll.
     pub fn node_names(&self) -> Vec<String> {
         lock(&self.rows).nodes.keys().cloned().collect()

@@ -123,6 +123,7 @@ fn report(
             name: storage.name.clone(),
             type_: Some(storage.kind.clone()),
             linked_clones: Some(StorageKind::of(&storage.kind) == StorageKind::Clones),
+            shared: Some(storage.shared),
             total: storage.total.map(Quantity::from_bytes),
         })
         .collect();

@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::EventType;
-use phoenix_crds::conditions::{ConditionType as C, Reason};
+use phoenix_crds::{
+    conditions::{ConditionType as C, Reason},
+    status::Placement,
+};
 use proxmox_client::{Error, ErrorKind, Params, Upid};
 
 use super::{
@@ -58,7 +61,9 @@ pub(crate) async fn act<K: LxcKind>(
         cluster,
     };
     match step {
-        Step::ReserveVmid { vmid } => reserve(object, *vmid, desired, cx).await,
+        Step::ReserveVmid { .. } | Step::ChooseNode { .. } => {
+            reserve(object, step, desired, cx).await
+        }
         Step::TakeGpus {
             site,
             gpus,
@@ -107,24 +112,35 @@ pub(crate) async fn act<K: LxcKind>(
     }
 }
 
-/// Writes hypervisor and VMID into the status, upon the very object that was read: a second writer makes this fail.
+/// Writes what is chosen once into the status, upon the very object that was read: a second writer makes this fail.
 async fn reserve<K: LxcKind>(
     object: &K,
-    vmid: u32,
+    step: &Step,
     desired: &Desired,
     cx: &Context,
 ) -> Result<Receipt, Fault> {
     let mut status = object.status_shared().cloned().unwrap_or_default();
+    let mut receipt = Receipt::default();
     status.hypervisor = Some(desired.target.hypervisor.clone());
-    status.vmid = Some(i64::from(vmid));
+    if let Step::ReserveVmid { vmid } = step {
+        status.vmid = Some(i64::from(*vmid));
+        receipt.vmid = Some(*vmid);
+    }
+    if let Step::ChooseNode { node, why } = step {
+        let (node, reason) = (node.clone(), why.clone());
+        receipt.announcement = Some(Announcement {
+            kind: EventType::Normal,
+            reason: "Placed",
+            note: format!("Node {node} was chosen: {reason}."),
+        });
+        status.node = Some(node.clone());
+        status.placement = Some(Placement { node, reason });
+    }
     let version = object.resource_version();
     apply_status(object, status, version.as_deref(), cx)
         .await
-        .map_err(|e| Fault::kube(&e, "reserving the VMID"))?;
-    Ok(Receipt {
-        vmid: Some(vmid),
-        ..Receipt::default()
-    })
+        .map_err(|e| Fault::kube(&e, &format!("could not {}", step.phrase())))?;
+    Ok(receipt)
 }
 
 struct Hand<'a> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    engine::{Kind, Pass, Plan, Receipt},
+    engine::{Kind, Pass, Plan, Publication, Receipt},
     fault::Fault,
     wake::KindName,
 };
@@ -18,6 +18,10 @@ use crate::{
 impl Kind for LxcContainer {
     const NAME: KindName = KindName::LxcContainer;
     shared_stages!(LxcContainer);
+
+    async fn publish(&self, status: &Self::Status, cx: &std::sync::Arc<Context>) -> Publication {
+        crate::service::publish(self, status, cx).await
+    }
 }
 
 impl LxcKind for LxcContainer {

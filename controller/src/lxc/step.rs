@@ -112,6 +112,13 @@ pub enum Step {
         /// Nobody else holds them meanwhile.
         exclusive: bool,
     },
+    /// Write the chosen node into the status before it is used.
+    ChooseNode {
+        /// The node.
+        node: String,
+        /// Why this one.
+        why: String,
+    },
     /// Create from an OS template.
     Create {
         /// Where.
@@ -190,7 +197,7 @@ impl Step {
     /// The container concerned, once there is one.
     pub fn site(&self) -> Option<&Site> {
         match self {
-            Self::ReserveVmid { .. } => None,
+            Self::ReserveVmid { .. } | Self::ChooseNode { .. } => None,
             Self::TakeGpus { site, .. }
             | Self::Create { site, .. }
             | Self::Clone { site, .. }
@@ -211,6 +218,7 @@ impl Named for Step {
         match self {
             Self::ReserveVmid { .. } => "reserve_vmid",
             Self::TakeGpus { .. } => "take_gpus",
+            Self::ChooseNode { .. } => "choose_node",
             Self::Create { .. } => "create",
             Self::Clone { .. } => "clone",
             Self::Destroy { .. } => "destroy",
@@ -239,6 +247,7 @@ impl Named for Step {
             Self::TakeGpus { site, gpus, .. } => {
                 format!("take {} of node {}", gpus_in_words(gpus), site.node)
             }
+            Self::ChooseNode { node, why } => format!("create it on node {node}: {why}"),
             Self::Create { site, .. } => {
                 format!("create container {} on node {}", site.vmid, site.node)
             }

@@ -126,6 +126,13 @@ pub enum StorageKind {
         /// Where it is.
         path: String,
     },
+    /// NFS: one for all nodes; container disks are raw files.
+    Nfs {
+        /// `nas.lan`.
+        server: String,
+        /// `/export/containers`.
+        export: String,
+    },
     /// LVM thin.
     LvmThin {
         /// Volume group.

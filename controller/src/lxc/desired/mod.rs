@@ -2,6 +2,7 @@
 //! user's fault in his words. Reads Kubernetes only.
 
 mod net;
+mod place;
 mod resolve;
 mod setup;
 mod source;
@@ -77,8 +78,10 @@ pub struct Present {
     pub range: RangeInclusive<u32>,
     /// VMIDs that other objects hold.
     pub taken: Vec<u32>,
-    /// Node to create on.
+    /// Node to create on; empty as long as one is to be chosen.
     pub node: String,
+    /// What that node must have, where it is to be chosen.
+    pub wish: Option<Wish>,
     /// From what.
     pub source: Source,
     /// Its name in Proxmox.
@@ -115,6 +118,25 @@ pub struct Present {
     pub shutdown_timeout: Duration,
     /// What is particular to the kind.
     pub role: Role,
+}
+
+/// What a node must have for a container to be made there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The storage of the root file system.
+    pub storage: Option<String>,
+    /// Bridges.
+    pub bridges: Vec<String>,
+    /// The OS template.
+    pub os_template: Option<String>,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Device minors of the GPUs.
+    pub gpus: Vec<u32>,
+    /// How many GPUs, whichever.
+    pub gpu_count: u32,
+    /// The GPUs that the hypervisor's status tells of, by node and minor.
+    pub known_gpus: Vec<(String, u32)>,
 }
 
 /// What an object of either kind does in the end.

@@ -11,7 +11,11 @@ use phoenix_crds::{
     quantity::Quantity,
 };
 
-use super::{Absence, Desired, Goal, Present, Source, Target, WantedNet, setup, source};
+use super::{
+    Absence, Desired, Goal, Present, Source, Target, WantedNet,
+    place::{Known, place},
+    setup, source,
+};
 use crate::{context::Context, engine::key_of, fault::Fault, hash, lxc::LxcKind};
 
 /// Counts changes of our own that alter what a build makes of the same spec; an upgrade alone must change no revision.
@@ -197,10 +201,12 @@ async fn present<K: LxcKind>(
         Quantity::gibibytes,
     )?;
     let source = source::resolve(spec, &namespace, status, created, cx)?;
-    if let (Source::Template(s), false) = (&source, created)
-        && let Some(template) = cx.stores.template(&namespace, &s.name)
-    {
-        source::compatible(spec, s, &template, disk_gib)?;
+    let template = match &source {
+        Source::Template(s) => cx.stores.template(&namespace, &s.name),
+        Source::OsTemplate(_) => None,
+    };
+    if let (Source::Template(s), Some(template), false) = (&source, &template, created) {
+        source::compatible(spec, s, template, disk_gib, hypervisor)?;
     }
     let from_scratch = matches!(source, Source::OsTemplate(_));
     let storage = spec
@@ -228,23 +234,39 @@ async fn present<K: LxcKind>(
         .spec
         .vmid_range
         .map_or(100..=999_999_999, |r| bounded(r.start)..=bounded(r.end));
+    let nets = nets(spec, &defaults)?;
+    let held = gpus(spec, status);
+    let gpu_count = spec
+        .gpus
+        .as_ref()
+        .and_then(|g| u32::try_from(g.count?).ok());
+    let (node, wish) = place(&Known {
+        spec,
+        status,
+        source: &source,
+        template: template.as_ref(),
+        hypervisor,
+        defaults: &defaults,
+        storage: storage.as_deref(),
+        nets: nets.as_deref().unwrap_or_default(),
+        gpus: &held,
+        gpu_count: gpu_count.unwrap_or_default(),
+    });
     Ok(Present {
         pinned: spec.vmid.map(bounded),
         range,
         taken: taken(object, &hypervisor.name_any(), cx),
-        node: node(spec, &source, &defaults, hypervisor)?,
+        node,
+        wish,
         hostname: spec.hostname.clone().unwrap_or_else(|| object.name_any()),
-        nets: nets(spec, &defaults)?,
+        nets,
         unprivileged: spec.unprivileged,
         tags: spec.tags.clone(),
         description: spec.description.clone(),
         storage,
         disk_gib,
-        gpus: gpus(spec, status),
-        gpu_count: spec
-            .gpus
-            .as_ref()
-            .and_then(|g| u32::try_from(g.count?).ok()),
+        gpus: held,
+        gpu_count,
         gpus_exclusive: spec
             .gpus
             .as_ref()
@@ -326,37 +348,6 @@ fn taken<K: LxcKind>(object: &K, hypervisor: &str, cx: &Context) -> Vec<u32> {
         .flatten()
         .map(bounded)
         .collect()
-}
-
-fn node(
-    spec: &LxcSpec,
-    source: &Source,
-    defaults: &phoenix_crds::hypervisor::Defaults,
-    hypervisor: &Hypervisor,
-) -> Result<String, Fault> {
-    if let Source::Template(t) = source {
-        return Ok(t.node.clone());
-    }
-    if let Some(node) = spec.node.clone().or_else(|| defaults.node.clone()) {
-        return Ok(node);
-    }
-    let nodes = hypervisor
-        .status
-        .as_ref()
-        .map(|s| s.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>())
-        .unwrap_or_default();
-    match nodes.as_slice() {
-        [only] => Ok(only.clone()),
-        // the hypervisor has not been looked at yet: the connection's own condition says so
-        [] => Ok(String::new()),
-        several => {
-            let message = format!(
-                "no node is named and there are several ({}); give spec.node, or spec.defaults.node of the hypervisor.",
-                several.join(", ")
-            );
-            Err(Fault::user(C::ConfigInSync, Reason::Invalid, message))
-        }
-    }
 }
 
 fn quantity<E: std::fmt::Display>(

@@ -1,10 +1,11 @@
 //! What a container is made from: an OS template of Proxmox, or a sealed `LxcTemplate`.
 
 use phoenix_crds::{
-    LxcSpec, LxcStatus, LxcTemplate, Strategy as SpecStrategy,
+    Hypervisor, LxcSpec, LxcStatus, LxcTemplate, Strategy as SpecStrategy,
     conditions::{ConditionType as C, Reason},
 };
 
+use super::place::local_storage;
 use crate::{condition::Truth, context::Context, fault::Fault};
 
 /// From what.
@@ -176,6 +177,7 @@ pub(super) fn compatible(
     source: &SourceTemplate,
     template: &LxcTemplate,
     disk_gib: Option<u64>,
+    hypervisor: &Hypervisor,
 ) -> Result<(), Fault> {
     let resolved = template
         .status
@@ -209,9 +211,12 @@ pub(super) fn compatible(
             "spec.rootfs.storage is {asked}, but a linked clone stays on its source's storage {is}; leave it out, or seal {name} with strategy Full."
         ));
     }
-    if let Some(node) = spec.node.as_ref().filter(|node| **node != source.node) {
+    if let Some(node) = spec.node.as_ref().filter(|node| **node != source.node)
+        && let Some(storage) = local_storage(spec, Some(template), source, hypervisor)
+    {
         return refuse(format!(
-            "spec.node is {node}, but {name} and its volumes are on {}; leave spec.node out.",
+            "spec.node is {node}, but {name} is on {}, and storage {storage} is not shared between nodes: a clone to another node needs \
+             shared storage. Leave spec.node out in a new object, or seal {name} on shared storage.",
             source.node
         ));
     }

@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use phoenix_crds::conditions::ConditionType as C;
+use phoenix_crds::{conditions::ConditionType as C, status::Placement};
 use proxmox_client::TaskState;
 
 use super::{driver::DriverStep, gpus::Claim};
 use crate::{
     condition::said_true,
-    fleet::{Barred, Health, Look, Presence, Seen, Turn},
+    fleet::{Barred, Health, Look, Place, Presence, Seen, Turn},
     lxc::mark::{Mark, Ownership},
     memory::Failure,
     prober::ProbeView,
@@ -66,6 +66,8 @@ pub struct Reported {
     pub connected: bool,
     /// The model was served, or the probe answered as it should.
     pub answered: bool,
+    /// The node that was chosen for it, and why.
+    pub placement: Option<Placement>,
 }
 
 impl Reported {
@@ -85,6 +87,7 @@ impl Reported {
             args_hash: status.vllm.as_ref().and_then(|v| v.args_hash.clone()),
             connected: met(C::HypervisorReady),
             answered: met(C::VllmReady) || met(C::ProbeReady),
+            placement: status.placement.clone(),
         }
     }
 }
@@ -128,6 +131,8 @@ pub struct Observed {
     pub candidate: Option<u32>,
     /// Whose turn it is to clone.
     pub turn: Option<Turn>,
+    /// The nodes, where one is to be chosen.
+    pub places: Option<Arc<Vec<Place>>>,
     /// Bridges of the node, where a network device is about to be set.
     pub bridges: Option<Vec<String>>,
     /// Names of its snapshots, where they matter.
@@ -202,6 +207,7 @@ impl Observed {
             failure: None,
             candidate: None,
             turn: None,
+            places: None,
             bridges: None,
             snapshots: Vec::new(),
             storage: None,

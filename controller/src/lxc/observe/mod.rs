@@ -29,7 +29,7 @@ use crate::{
     condition::said_true,
     context::Context,
     fault::Fault,
-    fleet::{Cluster, Health, Presence, Seen},
+    fleet::{Cluster, Health, Place, Presence, Seen},
     guest::GuestFacts,
     prober::ProbeView,
 };
@@ -68,6 +68,10 @@ pub(crate) async fn observe<K: LxcKind>(
         return Ok(seen);
     }
     let Some(vmid) = target.vmid else {
+        seen.places = places(desired, &cluster).await?;
+        if seen.places.is_some() {
+            return Ok(seen);
+        }
         seen.candidate = candidate(desired, &cluster).await?;
         return Ok(seen);
     };
@@ -146,6 +150,17 @@ fn task<K: LxcKind>(
     })
 }
 
+/// The nodes, for an object that has none yet.
+async fn places(desired: &Desired, cluster: &Cluster) -> Result<Option<Arc<Vec<Place>>>, Fault> {
+    if !matches!(&desired.goal, Goal::Present(present) if present.wish.is_some()) {
+        return Ok(None);
+    }
+    let places = cluster.places(cluster.settings().interval).await;
+    places
+        .map(Some)
+        .map_err(|e| Fault::proxmox(&e, "looking for a node", C::Created))
+}
+
 async fn candidate(desired: &Desired, cluster: &Cluster) -> Result<Option<u32>, Fault> {
     let Goal::Present(present) = &desired.goal else {
         return Ok(None);
@@ -175,6 +190,12 @@ async fn details<K: LxcKind>(
         seen.look.as_ref().map(|l| &l.presence),
         Some(Presence::Absent)
     );
+    if absent {
+        seen.places = places(desired, cluster).await?;
+        if seen.places.is_some() {
+            return Ok(());
+        }
+    }
     seen.turn = match (&present.source, absent) {
         (Source::Template(source), true) => Some(cluster.clones().join(source.vmid, &target.key)),
         _ => {

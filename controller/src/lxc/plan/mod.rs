@@ -5,6 +5,7 @@ mod config;
 mod delete;
 mod gpu;
 mod guest;
+mod placement;
 mod presence;
 mod seal;
 mod serve;
@@ -67,9 +68,10 @@ const fn check(goal: &'static str, run: fn(&View<'_>, &mut Draft) -> Decision) -
 }
 
 /// In this order. An empty goal is no step of its own.
-const CHECKS: [Check; 16] = [
+const CHECKS: [Check; 17] = [
     check("", presence::reachable),
     check("", presence::task),
+    check("", placement::placed),
     check("reserve a VMID", presence::vmid),
     check("create", presence::exists),
     check("", presence::created),

@@ -349,6 +349,9 @@ fn clone_params(
     if let (false, Some(storage)) = (source.linked, &present.storage) {
         params.push(("storage".to_owned(), storage.clone()));
     }
+    if present.node != source.node {
+        params.push(("target".to_owned(), present.node.clone()));
+    }
     params
 }
 
@@ -356,11 +359,13 @@ fn clone_params(
 pub(super) fn created(view: &View<'_>, draft: &mut Draft) -> Decision {
     let (mark, seen, site) = (view.mark()?, view.seen()?, view.site()?);
     if mark.created {
-        draft.met(
-            C::Created,
-            Reason::Created,
-            format!("Container {} on node {}.", site.vmid, seen.node),
-        );
+        let mut message = format!("Container {} on node {}", site.vmid, seen.node);
+        if let Some(chosen) = view.observed.reported.placement.as_ref()
+            && chosen.node == seen.node
+        {
+            message = format!("{message}, chosen since {}", chosen.reason);
+        }
+        draft.met(C::Created, Reason::Created, format!("{message}."));
         return None;
     }
     let ended = |t: &TaskSeen| {

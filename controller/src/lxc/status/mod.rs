@@ -85,7 +85,11 @@ pub(crate) fn status<K: LxcKind>(object: &K, pass: &Pass<K>, now: Timestamp) -> 
     };
     let kept: Vec<Condition> = kept
         .iter()
-        .filter(|c| c.type_ != C::Paused.as_str())
+        .filter(|c| {
+            ![C::Paused, C::ServiceReady]
+                .map(C::as_str)
+                .contains(&c.type_.as_str())
+        })
         .cloned()
         .collect();
     status.conditions = conditions(

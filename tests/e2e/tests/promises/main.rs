@@ -21,9 +21,11 @@ mod drift;
 mod gpus;
 mod hosts;
 mod phoenix;
+mod placement;
 mod replicas;
 mod rules;
 mod setup;
+mod service;
 mod trouble;
 
 /// Not a test: in a process that was started to be the operator, this is its `main`.

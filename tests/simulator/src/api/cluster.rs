@@ -81,7 +81,7 @@ fn storage_row(
         "unknown"
     };
     let row = json!({
-        "id": format!("storage/{node}/{id}"), "type": "storage", "storage": id, "node": node, "status": status, "shared": 0,
+        "id": format!("storage/{node}/{id}"), "type": "storage", "storage": id, "node": node, "status": status, "shared": u8::from(storage.shared()),
         "plugintype": storage.plugin(), "content": storage.shape.content.join(","), "maxdisk": storage.shape.total, "disk": storage.used(),
     });
     row.as_object().cloned().unwrap_or_default()

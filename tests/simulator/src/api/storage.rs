@@ -31,10 +31,18 @@ pub(super) fn configured(call: &Call) -> Outcome {
                 row["sparse"] = json!(1);
             }
             StorageKind::Dir { path } => row["path"] = json!(path),
+            StorageKind::Nfs { server, export } => {
+                row["path"] = json!(format!("/mnt/pve/{id}"));
+                row["server"] = json!(server);
+                row["export"] = json!(export);
+            }
             StorageKind::LvmThin { vg, pool } => {
                 row["vgname"] = json!(vg);
                 row["thinpool"] = json!(pool);
             }
+        }
+        if storage.shared() {
+            row["shared"] = json!(1);
         }
         row
     };
@@ -50,7 +58,7 @@ fn figures(storage: &Storage) -> Map<String, Value> {
     row.insert("type".to_owned(), json!(storage.plugin()));
     row.insert("content".to_owned(), json!(storage.shape.content.join(",")));
     row.insert("enabled".to_owned(), json!(1));
-    row.insert("shared".to_owned(), json!(0));
+    row.insert("shared".to_owned(), json!(u8::from(storage.shared())));
     row.insert("active".to_owned(), json!(u8::from(online)));
     row.insert(
         "total".to_owned(),
@@ -160,7 +168,7 @@ pub(super) fn content(call: &Call) -> Outcome {
                             .map(|base| format!("{}@{BASE_SNAPSHOT}", leaf(base)))
                     );
                 }
-                StorageKind::Dir { .. } | StorageKind::LvmThin { .. } => {
+                StorageKind::Dir { .. } | StorageKind::Nfs { .. } | StorageKind::LvmThin { .. } => {
                     row["format"] = json!("raw");
                 }
             }

@@ -81,8 +81,22 @@ impl Storage {
         match self.shape.kind {
             StorageKind::ZfsPool { .. } => "zfspool",
             StorageKind::Dir { .. } => "dir",
+            StorageKind::Nfs { .. } => "nfs",
             StorageKind::LvmThin { .. } => "lvmthin",
         }
+    }
+
+    /// One for all nodes.
+    pub(crate) fn shared(&self) -> bool {
+        matches!(self.shape.kind, StorageKind::Nfs { .. })
+    }
+
+    /// Disks are files.
+    fn of_files(&self) -> bool {
+        matches!(
+            self.shape.kind,
+            StorageKind::Dir { .. } | StorageKind::Nfs { .. }
+        )
     }
 
     pub(crate) fn holds(&self, content: &str) -> bool {
@@ -103,8 +117,12 @@ impl Storage {
         match (&self.shape.kind, base) {
             (StorageKind::ZfsPool { .. }, false) => format!("subvol-{vmid}-disk-{number}"),
             (StorageKind::ZfsPool { .. }, true) => format!("basevol-{vmid}-disk-{number}"),
-            (StorageKind::Dir { .. }, false) => format!("vm-{vmid}-disk-{number}.raw"),
-            (StorageKind::Dir { .. }, true) => format!("base-{vmid}-disk-{number}.raw"),
+            (StorageKind::Dir { .. } | StorageKind::Nfs { .. }, false) => {
+                format!("vm-{vmid}-disk-{number}.raw")
+            }
+            (StorageKind::Dir { .. } | StorageKind::Nfs { .. }, true) => {
+                format!("base-{vmid}-disk-{number}.raw")
+            }
             (StorageKind::LvmThin { .. }, false) => format!("vm-{vmid}-disk-{number}"),
             (StorageKind::LvmThin { .. }, true) => format!("base-{vmid}-disk-{number}"),
         }
@@ -117,7 +135,9 @@ impl Storage {
         };
         match (&self.shape.kind, &volume.origin) {
             (StorageKind::ZfsPool { .. }, Some(origin)) => format!("{origin}/{leaf}"),
-            (StorageKind::Dir { .. }, _) => format!("{}/{leaf}", volume.vmid),
+            (StorageKind::Dir { .. } | StorageKind::Nfs { .. }, _) => {
+                format!("{}/{leaf}", volume.vmid)
+            }
             _ => leaf.to_owned(),
         }
     }
@@ -185,12 +205,12 @@ impl Storage {
         match self.shape.kind {
             StorageKind::ZfsPool { .. } => base && !snapshot,
             StorageKind::LvmThin { .. } => base || snapshot,
-            StorageKind::Dir { .. } => false,
+            StorageKind::Dir { .. } | StorageKind::Nfs { .. } => false,
         }
     }
 
     pub(crate) fn can_snapshot(&self) -> bool {
-        !matches!(self.shape.kind, StorageKind::Dir { .. })
+        !self.of_files()
     }
 
     /// A linked clone; the answer is its last name part.

@@ -13,7 +13,7 @@ use proxmox_client::{CtConfig, CtStatus, SecretString, TaskState};
 
 use crate::{
     engine::{Plan, Verdict},
-    fleet::{Health, Look, Presence, Seen, Turn},
+    fleet::{Health, Look, Place, Presence, Seen, Turn},
     guest::{
         GpuFact, GuestFacts, GuestState, InitState, SetupPhase, SetupState, VllmFiles, VllmUnit,
     },
@@ -102,6 +102,7 @@ fn present() -> Present {
         range: 900..=999,
         taken: Vec::new(),
         node: "pve".into(),
+        wish: None,
         source: Source::Template(source),
         hostname: "base-template-gpu".into(),
         keys: BTreeMap::from([("cores", "2".to_owned()), ("memory", "2048".to_owned())]),
@@ -171,6 +172,7 @@ pub(super) struct World {
     pub(super) claims: Vec<Claim>,
     pub(super) node_gpus: Vec<u32>,
     pub(super) driver_step: Option<DriverStep>,
+    pub(super) places: Vec<Place>,
 }
 
 impl World {
@@ -193,6 +195,7 @@ impl World {
             claims: Vec::new(),
             node_gpus: Vec::new(),
             driver_step: None,
+            places: Vec::new(),
         }
     }
 
@@ -212,6 +215,8 @@ impl World {
         seen.gpu_claims.clone_from(&self.claims);
         seen.node_gpus.clone_from(&self.node_gpus);
         seen.driver_step.clone_from(&self.driver_step);
+        seen.places = matches!(&desired.goal, Goal::Present(p) if p.wish.is_some())
+            .then(|| Arc::new(self.places.clone()));
         seen.bridges = Some(vec!["vmbr0".into()]);
         let Some(vmid) = desired.target.vmid else {
             seen.candidate = Some(901);
@@ -299,6 +304,11 @@ impl World {
             Step::TakeGpus {
                 gpus, exclusive, ..
             } => self.take_gpus(gpus, *exclusive, desired),
+            Step::ChooseNode { node, .. } => {
+                if let Goal::Present(present) = &mut desired.goal {
+                    (present.node, present.wish) = (node.clone(), None);
+                }
+            }
             Step::Create { params, .. } | Step::Clone { params, .. } => {
                 assert!(self.config.is_none(), "created upon something");
                 for (key, value) in params {

@@ -38,6 +38,8 @@ struct Plan {
     snapshot: Option<String>,
     storage: Option<String>,
     pool: Option<String>,
+    /// The node that it is given to in the end.
+    node: String,
     mounts: Vec<Mount>,
 }
 
@@ -87,10 +89,11 @@ fn check_surroundings(call: &Call) -> Result<(), Failure> {
         return Err(Failure::die(format!("no such cluster node '{node}'")));
     }
     if let Some(storage) = call.given("storage") {
-        state.storage(storage)?;
-        if call
-            .given("target")
-            .is_some_and(|target| target != call.node)
+        let local = !state.storage(storage)?.shared();
+        if local
+            && call
+                .given("target")
+                .is_some_and(|target| target != call.node)
         {
             return Err(Failure::die(format!(
                 "can't clone to non-shared storage '{storage}'"
@@ -171,7 +174,12 @@ fn plan(call: &Call, source: u32, target: u32) -> Result<Plan, Failure> {
             storage.as_deref(),
         )?;
     }
-    if call.given("target").is_some_and(|node| node != call.node) {
+    let elsewhere = call.given("target").filter(|node| *node != call.node);
+    let local = |mount: &Mount| {
+        let storage = mount.volume().map(|(id, _)| state.storage(id));
+        !matches!(storage, Some(Ok(storage)) if storage.shared())
+    };
+    if elsewhere.is_some() && mounts.iter().any(local) {
         return Err(Failure::die(format!(
             "can't clone CT to node '{}' (CT uses local storage)",
             call.text("target")
@@ -198,6 +206,7 @@ fn plan(call: &Call, source: u32, target: u32) -> Result<Plan, Failure> {
         snapshot,
         storage,
         pool: call.given("pool").map(str::to_owned),
+        node: elsewhere.unwrap_or(&call.node).to_owned(),
         mounts,
     })
 }
@@ -259,13 +268,14 @@ fn inherited(call: &Call, mut section: Section, target: u32) -> Section {
 
 async fn work(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
     let core = Arc::clone(&job.core);
-    let (source, target) = (plan.source, plan.target);
+    let (source, target, node) = (plan.source, plan.target, plan.node.clone());
     match copy(job, plan).await {
         Ok(()) => {
             unlock(&core, source);
             let mut state = core.state();
             let container = state.container_mut(&job.upid.node, target)?;
             container.file.set_lock(None);
+            container.node = node;
             let warning = state
                 .containers
                 .get(&target)

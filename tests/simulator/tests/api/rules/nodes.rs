@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use proxmox_simulator::{
-    Fault, HostShape, Mishap, NodeShape, Simulator, SimulatorConfig, TaskEffect,
+    Fault, HostShape, Mishap, NodeShape, Simulator, SimulatorConfig, StorageKind, StorageShape,
+    TaskEffect,
 };
 
 use super::super::client::{Client, simulator};
@@ -14,6 +15,16 @@ async fn two_nodes() -> Simulator {
         name: "pve2".to_owned(),
         address: [10, 0, 0, 11].into(),
         ..NodeShape::phoenix()
+    });
+    host.storages.push(StorageShape {
+        id: "nas".to_owned(),
+        kind: StorageKind::Nfs {
+            server: "nas.lan".to_owned(),
+            export: "/export".to_owned(),
+        },
+        content: vec!["rootdir".to_owned()],
+        total: 1 << 42,
+        templates: Vec::new(),
     });
     Simulator::start(SimulatorConfig {
         host,
@@ -151,4 +162,30 @@ async fn the_contacted_node_makes_consoles_wherever_the_container_is() {
     let answer = operator.post("/nodes/pve2/lxc/100/termproxy", &[]).await;
     let upid = answer.body["data"]["upid"].as_str().unwrap();
     assert!(upid.starts_with("UPID:pve:"), "{upid}");
+}
+
+#[tokio::test]
+async fn a_copy_goes_to_another_node_from_shared_storage_to_shared_storage_only() {
+    let simulator = two_nodes().await;
+    let root = Client::login(&simulator, "root@pam").await;
+    root.create(100, &[]).await;
+    root.create(200, &[("rootfs", "nas:1")]).await;
+    let copy = |source: u32, more: &'static [(&'static str, &'static str)]| {
+        let form = [&[("newid", "300"), ("full", "1"), ("target", "pve2")], more].concat();
+        let path = format!("/nodes/pve/lxc/{source}/clone");
+        let root = &root;
+        async move { root.post(&path, &form).await }
+    };
+    let local = "can't clone CT to node 'pve2' (CT uses local storage)";
+    assert_eq!(copy(100, &[]).await.reason, local);
+    assert_eq!(copy(100, &[("storage", "nas")]).await.reason, local);
+    assert_eq!(
+        copy(200, &[("storage", "lxc-disks")]).await.reason,
+        "can't clone to non-shared storage 'lxc-disks'"
+    );
+    let form = [("newid", "300"), ("full", "1"), ("target", "pve2")];
+    root.task("POST", "/nodes/pve/lxc/200/clone", &form).await;
+    let made = &simulator.containers()[&300];
+    assert_eq!((made.node.as_str(), made.lock.as_deref()), ("pve2", None));
+    assert_eq!(simulator.problems(), Vec::<String>::new());
 }
