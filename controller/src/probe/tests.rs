@@ -14,13 +14,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Patience;
-use super::{HttpProbe, HttpTarget, ProbeClient, VllmProbe, VllmTarget, VllmWatch};
+use super::{FirstRun, HttpProbe, HttpTarget, ProbeClient, VllmProbe, VllmTarget, VllmWatch};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 // As a real server (vLLM 0.32.0) answered, but for the machine's paths.
 const MODELS: &str = r#"{"object":"list","data":[{"id":"tiny","object":"model","created":1795545742,"owned_by":"vllm","root":"/models/tinyqwen","parent":null,"max_model_len":512,"permission":[]}]}"#;
 const COMPLETION: &str = r#"{"id":"cmpl-a1fcd11c18ef6e68","object":"text_completion","created":1795545743,"model":"tiny","choices":[{"index":0,"text":"m","logprobs":null,"finish_reason":"length","stop_reason":null}],"usage":{"prompt_tokens":1,"total_tokens":2,"completion_tokens":1}}"#;
 const DEAD_ENGINE: &str = r#"{"error":{"message":"EngineCore encountered an issue. See stack trace (above) for the root cause.","type":"InternalServerError","param":null,"code":500}}"#;
+
+const AWAKE: &str = "vllm:num_requests_running{engine=\"0\",model_name=\"tiny\"} 1.0\nvllm:engine_sleep_state{engine=\"0\",model_name=\"tiny\",sleep_state=\"awake\"} 1.0\n";
+const ASLEEP: &str = "vllm:num_requests_running{engine=\"0\",model_name=\"tiny\"} 0.0\nvllm:engine_sleep_state{engine=\"0\",model_name=\"tiny\",sleep_state=\"awake\"} 0.0\n";
 
 /// A server whose answers are set by the test, and that counts completions.
 #[derive(Clone)]
@@ -31,6 +34,7 @@ struct Answers {
     models: &'static str,
     completion: (u16, &'static str),
     hangs: bool,
+    metrics: &'static str,
     key: Option<&'static str>,
     completions: usize,
 }
@@ -42,6 +46,7 @@ impl Vllm {
             models: MODELS,
             completion: (200, COMPLETION),
             hangs: false,
+            metrics: AWAKE,
             key: None,
             completions: 0,
         };
@@ -78,6 +83,7 @@ async fn answer(State(vllm): State<Vllm>, uri: Uri, headers: HeaderMap) -> Respo
             "/health" => (answers.health, "", false),
             "/version" => (200, r#"{"version":"0.32.0"}"#, false),
             "/v1/models" => (200, answers.models, false),
+            "/metrics" => (200, answers.metrics, false),
             "/v1/completions" => {
                 answers.completions += 1;
                 (answers.completion.0, answers.completion.1, answers.hangs)
@@ -131,7 +137,7 @@ async fn closed_port() -> u16 {
 async fn each_stage_of_a_server_has_its_answer() {
     let (vllm, port) = Vllm::start().await;
     let client = client(None);
-    let probe = async || client.vllm(&target(port), true).await;
+    let probe = async || client.vllm(&target(port), true, &mut None).await;
     assert_eq!(probe().await, serving());
     vllm.set(|a| a.health = 503);
     assert_eq!(probe().await, VllmProbe::Unhealthy { status: 503 });
@@ -169,7 +175,9 @@ async fn each_stage_of_a_server_has_its_answer() {
         "a model for embeddings completes nothing"
     );
     assert_eq!(
-        client.vllm(&target(closed_port().await), true).await,
+        client
+            .vllm(&target(closed_port().await), true, &mut None)
+            .await,
         VllmProbe::Refused
     );
 }
@@ -180,7 +188,7 @@ async fn the_key_is_for_the_api_alone() {
     vllm.set(|a| a.key = Some("EXAMPLE-KEY"));
     let client = client(None);
     assert_eq!(
-        client.vllm(&target(port), true).await,
+        client.vllm(&target(port), true, &mut None).await,
         VllmProbe::Unauthorized
     );
     let with = |key: &str| VllmTarget {
@@ -188,10 +196,13 @@ async fn the_key_is_for_the_api_alone() {
         ..target(port)
     };
     assert_eq!(
-        client.vllm(&with("wrong"), true).await,
+        client.vllm(&with("wrong"), true, &mut None).await,
         VllmProbe::Unauthorized
     );
-    assert_eq!(client.vllm(&with("EXAMPLE-KEY"), true).await, serving());
+    assert_eq!(
+        client.vllm(&with("EXAMPLE-KEY"), true, &mut None).await,
+        serving()
+    );
     assert!(!format!("{:?}", with("EXAMPLE-KEY")).contains("EXAMPLE-KEY"));
 }
 
@@ -233,6 +244,28 @@ async fn an_engine_is_asked_for_one_completion() {
         )
         .await;
     assert_eq!(vllm.completions(), 4, "it was seen away");
+}
+
+#[tokio::test]
+async fn an_engine_that_sleeps_is_not_serving_and_is_asked_for_nothing() {
+    let (vllm, port) = Vllm::start().await;
+    let (client, mut watch) = (client(None), VllmWatch::default());
+    assert_eq!(watch.look(&client, &target(port)).await, serving());
+    assert_eq!(watch.figures().map(|f| f.running), Some(1));
+    // health, models and version answer as before; a completion would hang
+    vllm.set(|a| (a.metrics, a.hangs) = (ASLEEP, true));
+    let asleep = watch.look(&client, &target(port)).await;
+    assert!(
+        matches!(&asleep, VllmProbe::NoCompletion { why } if why.contains("/wake_up")),
+        "{asleep:?}"
+    );
+    assert_eq!(vllm.completions(), 1);
+    vllm.set(|a| (a.metrics, a.hangs) = (AWAKE, false));
+    assert_eq!(watch.look(&client, &target(port)).await, serving());
+    assert_eq!(vllm.completions(), 2, "it is asked anew");
+    vllm.set(|a| a.metrics = "");
+    assert_eq!(watch.look(&client, &target(port)).await, serving());
+    assert_eq!(watch.figures(), None);
 }
 
 /// A SOCKS5 proxy that answers each request with the next code, and leads to `to` on success.
@@ -284,13 +317,16 @@ async fn a_socks_proxy_leads_to_the_container_and_says_why_not() {
         port: 8000,
         ..target(port)
     };
-    assert_eq!(client.vllm(&inside, true).await, VllmProbe::Refused);
-    let nowhere = client.vllm(&inside, true).await;
+    assert_eq!(
+        client.vllm(&inside, true, &mut None).await,
+        VllmProbe::Refused
+    );
+    let nowhere = client.vllm(&inside, true, &mut None).await;
     assert!(
         matches!(&nowhere, VllmProbe::Unreachable { why } if why.contains("unreachable")),
         "{nowhere:?}"
     );
-    assert_eq!(client.vllm(&inside, true).await, serving());
+    assert_eq!(client.vllm(&inside, true, &mut None).await, serving());
     assert!(
         asked
             .lock()
@@ -300,7 +336,7 @@ async fn a_socks_proxy_leads_to_the_container_and_says_why_not() {
     );
     let broken =
         ProbeClient::new(Some(&format!("socks5://127.0.0.1:{}", closed_port().await))).unwrap();
-    let seen = broken.vllm(&inside, true).await;
+    let seen = broken.vllm(&inside, true, &mut None).await;
     assert!(
         matches!(&seen, VllmProbe::Unreachable { why } if why.contains("guest proxy itself")),
         "{seen:?}"
@@ -331,7 +367,7 @@ async fn an_http_proxys_own_answers_are_not_the_containers() {
             address: "10.0.0.150".parse().unwrap(),
             ..target(8000)
         };
-        let seen = client(Some(&address)).vllm(&inside, true).await;
+        let seen = client(Some(&address)).vllm(&inside, true, &mut None).await;
         match seen {
             VllmProbe::Refused => assert!(refused),
             VllmProbe::Unreachable { why } => {
@@ -393,7 +429,10 @@ async fn an_http_probe_expects_one_status_and_follows_nothing() {
     let client = client(None);
     assert_eq!(
         client.http(&target).await,
-        HttpProbe::Healthy { status: 200 }
+        HttpProbe::Healthy {
+            status: 200,
+            first_run: None
+        }
     );
     let moved = HttpTarget {
         path: "/".to_owned(),
@@ -401,7 +440,10 @@ async fn an_http_probe_expects_one_status_and_follows_nothing() {
     };
     assert_eq!(
         client.http(&moved).await,
-        HttpProbe::Unhealthy { status: 307 }
+        HttpProbe::Unhealthy {
+            status: 307,
+            first_run: None
+        }
     );
     assert_eq!(
         client
@@ -410,7 +452,10 @@ async fn an_http_probe_expects_one_status_and_follows_nothing() {
                 ..moved
             })
             .await,
-        HttpProbe::Healthy { status: 307 }
+        HttpProbe::Healthy {
+            status: 307,
+            first_run: None
+        }
     );
     let strict = client
         .http(&HttpTarget {
@@ -447,12 +492,63 @@ async fn an_http_probe_expects_one_status_and_follows_nothing() {
 }
 
 #[tokio::test]
+async fn a_portainer_without_an_administrator_says_so() {
+    const STATUS: &str =
+        r#"{"Version":"2.39.6","InstanceID":"299ab403-70a8-4c05-92f7-bf7a994d50df"}"#;
+    const TIMEOUT: &str = r#"{"message":"Administrator initialization timeout","details":"Administrator initialization timeout"}"#;
+    const STRANGER: &str = r#"{"Version":"1.0"}"#;
+    let rows = [
+        ((200, STATUS), 404, (true, Some(FirstRun::NoAdministrator))),
+        ((200, STATUS), 204, (true, None)),
+        // what guards the question tells nothing of the answer
+        ((200, STATUS), 401, (true, None)),
+        ((303, TIMEOUT), 303, (false, Some(FirstRun::Closed))),
+        ((303, "{}"), 303, (false, None)),
+        ((200, STRANGER), 404, (true, None)),
+        ((200, "<html>"), 404, (true, None)),
+    ];
+    for ((code, body), check, (healthy, first_run)) in rows {
+        let answer = move |uri: Uri| async move {
+            let (code, body) = match uri.path() {
+                "/api/system/status" => (code, body),
+                "/api/users/admin/check" => (check, ""),
+                _ => (500, ""),
+            };
+            (StatusCode::from_u16(code).unwrap(), body)
+        };
+        let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        let target = HttpTarget {
+            https: false,
+            address: HERE,
+            port,
+            path: "/api/system/status".to_owned(),
+            expect_status: 200,
+            insecure_skip_verify: false,
+        };
+        let expected = if healthy {
+            HttpProbe::Healthy {
+                status: code,
+                first_run,
+            }
+        } else {
+            HttpProbe::Unhealthy {
+                status: code,
+                first_run,
+            }
+        };
+        assert_eq!(client(None).http(&target).await, expected);
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_says_nothing_does_not_hold_a_probe() {
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut client = client(None);
     client.patience.answer = Duration::from_millis(200);
-    let seen = client.vllm(&target(port), false).await;
+    let seen = client.vllm(&target(port), false, &mut None).await;
     assert!(
         matches!(&seen, VllmProbe::Unreachable { why } if why.contains("no answer within")),
         "{seen:?}"

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use phoenix_crds::conditions::ConditionType as C;
+use phoenix_crds::conditions::{ConditionType as C, Reason};
 use proxmox_client::TaskState;
 
 use super::{driver::DriverStep, gpus::Claim};
@@ -66,6 +66,10 @@ pub struct Reported {
     pub connected: bool,
     /// The model was served, or the probe answered as it should.
     pub answered: bool,
+    /// Why the model was not served.
+    pub vllm: Option<(Reason, String)>,
+    /// What was said beside of a setup that is done.
+    pub advice: String,
 }
 
 impl Reported {
@@ -74,6 +78,7 @@ impl Reported {
             return Self::default();
         };
         let met = |kind| said_true(&status.conditions, kind);
+        let said = |kind: C| status.conditions.iter().find(|c| c.type_ == kind.as_str());
         let seen = status.gpus.iter().filter(|g| g.uuid.is_some());
         Self {
             gpus: seen.filter_map(|g| u32::try_from(g.index).ok()).collect(),
@@ -85,6 +90,13 @@ impl Reported {
             args_hash: status.vllm.as_ref().and_then(|v| v.args_hash.clone()),
             connected: met(C::HypervisorReady),
             answered: met(C::VllmReady) || met(C::ProbeReady),
+            vllm: said(C::VllmReady)
+                .filter(|_| !met(C::VllmReady))
+                .and_then(|c| Some((c.reason.parse().ok()?, c.message.clone()))),
+            advice: said(C::SetupComplete)
+                .filter(|_| met(C::SetupComplete))
+                .map(|c| c.message.clone())
+                .unwrap_or_default(),
         }
     }
 }

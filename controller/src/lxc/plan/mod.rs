@@ -5,11 +5,13 @@ mod config;
 mod delete;
 mod gpu;
 mod guest;
+mod journal;
 mod presence;
 mod seal;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod vllm;
 
 use std::time::Duration;
 
