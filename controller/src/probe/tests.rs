@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Patience;
-use super::{FirstRun, HttpProbe, HttpTarget, ProbeClient, VllmProbe, VllmTarget, VllmWatch};
+use super::{HttpProbe, HttpTarget, ProbeClient, VllmProbe, VllmTarget, VllmWatch};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 // As a real server (vLLM 0.32.0) answered, but for the machine's paths.
@@ -246,28 +246,6 @@ async fn an_engine_is_asked_for_one_completion() {
     assert_eq!(vllm.completions(), 4, "it was seen away");
 }
 
-#[tokio::test]
-async fn an_engine_that_sleeps_is_not_serving_and_is_asked_for_nothing() {
-    let (vllm, port) = Vllm::start().await;
-    let (client, mut watch) = (client(None), VllmWatch::default());
-    assert_eq!(watch.look(&client, &target(port)).await, serving());
-    assert_eq!(watch.figures().map(|f| f.running), Some(1));
-    // health, models and version answer as before; a completion would hang
-    vllm.set(|a| (a.metrics, a.hangs) = (ASLEEP, true));
-    let asleep = watch.look(&client, &target(port)).await;
-    assert!(
-        matches!(&asleep, VllmProbe::NoCompletion { why } if why.contains("/wake_up")),
-        "{asleep:?}"
-    );
-    assert_eq!(vllm.completions(), 1);
-    vllm.set(|a| (a.metrics, a.hangs) = (AWAKE, false));
-    assert_eq!(watch.look(&client, &target(port)).await, serving());
-    assert_eq!(vllm.completions(), 2, "it is asked anew");
-    vllm.set(|a| a.metrics = "");
-    assert_eq!(watch.look(&client, &target(port)).await, serving());
-    assert_eq!(watch.figures(), None);
-}
-
 /// A SOCKS5 proxy that answers each request with the next code, and leads to `to` on success.
 async fn socks(codes: &[u8], to: u16) -> (String, Arc<Mutex<Vec<SocketAddr>>>) {
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
@@ -492,57 +470,6 @@ async fn an_http_probe_expects_one_status_and_follows_nothing() {
 }
 
 #[tokio::test]
-async fn a_portainer_without_an_administrator_says_so() {
-    const STATUS: &str =
-        r#"{"Version":"2.39.6","InstanceID":"299ab403-70a8-4c05-92f7-bf7a994d50df"}"#;
-    const TIMEOUT: &str = r#"{"message":"Administrator initialization timeout","details":"Administrator initialization timeout"}"#;
-    const STRANGER: &str = r#"{"Version":"1.0"}"#;
-    let rows = [
-        ((200, STATUS), 404, (true, Some(FirstRun::NoAdministrator))),
-        ((200, STATUS), 204, (true, None)),
-        // what guards the question tells nothing of the answer
-        ((200, STATUS), 401, (true, None)),
-        ((303, TIMEOUT), 303, (false, Some(FirstRun::Closed))),
-        ((303, "{}"), 303, (false, None)),
-        ((200, STRANGER), 404, (true, None)),
-        ((200, "<html>"), 404, (true, None)),
-    ];
-    for ((code, body), check, (healthy, first_run)) in rows {
-        let answer = move |uri: Uri| async move {
-            let (code, body) = match uri.path() {
-                "/api/system/status" => (code, body),
-                "/api/users/admin/check" => (check, ""),
-                _ => (500, ""),
-            };
-            (StatusCode::from_u16(code).unwrap(), body)
-        };
-        let listener = TcpListener::bind((HERE, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
-        let target = HttpTarget {
-            https: false,
-            address: HERE,
-            port,
-            path: "/api/system/status".to_owned(),
-            expect_status: 200,
-            insecure_skip_verify: false,
-        };
-        let expected = if healthy {
-            HttpProbe::Healthy {
-                status: code,
-                first_run,
-            }
-        } else {
-            HttpProbe::Unhealthy {
-                status: code,
-                first_run,
-            }
-        };
-        assert_eq!(client(None).http(&target).await, expected);
-    }
-}
-
-#[tokio::test]
 async fn a_server_that_says_nothing_does_not_hold_a_probe() {
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -562,3 +489,5 @@ fn a_proxy_that_is_none_is_refused() {
         .to_string();
     assert!(error.contains("not a proxy"), "{error}");
 }
+
+mod states;

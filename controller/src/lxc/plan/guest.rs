@@ -49,7 +49,7 @@ pub(super) fn set_up(view: &View<'_>, draft: &mut Draft) -> Decision {
 
 /// What the setup left that somebody should know, though nothing waits for it. A guest that can't be asked any more, such as a sealed
 /// template's, is what it was.
-fn advice(view: &View<'_>) -> String {
+pub(super) fn advice(view: &View<'_>) -> String {
     let reported = &view.observed.reported.advice;
     match view.observed.guest.known() {
         None => reported.clone(),

@@ -44,6 +44,9 @@ fn network(address: &str) -> Value {
 
 /// A template that brings vLLM, and a container that serves with it.
 async fn model(stage: &Stage, vllm: Value) -> LxcContainer {
+    // what apt brings fits no other
+    let guests = stage.simulator.guests().unwrap();
+    guests.set_driver_version("580.95.05");
     stage
         .template(
             "vllm",
@@ -108,7 +111,8 @@ impl Shown {
 
     fn clear(&self) {
         let mut rows = self.0.lock().unwrap();
-        rows.drain(..rows.len().saturating_sub(1));
+        let last = rows.len().saturating_sub(1);
+        rows.drain(..last);
     }
 
     /// None is shown that was left before.
@@ -184,6 +188,8 @@ async fn a_model_loads_serves_changes_and_dies_without_flapping() {
     );
 
     // its engine dies: exit code 0, and systemd starts it again
+    // longer than a probe rests, or nobody would see it
+    guests.set_load_time(Duration::from_secs(20));
     shown.clear();
     assert_eq!(guests.kill_engine(950), 1);
     stage

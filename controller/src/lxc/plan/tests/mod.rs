@@ -2,5 +2,6 @@
 
 mod gpus;
 mod properties;
+mod serving;
 mod tables;
 mod world;
