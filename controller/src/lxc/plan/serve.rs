@@ -1,7 +1,5 @@
 //! What a container does in the end: it runs, holds its GPUs, serves its model, answers its probe.
 
-use std::time::Duration;
-
 use phoenix_crds::conditions::{ConditionType as C, Reason};
 
 use super::{Decision, Draft, ON_WAKE, View, vllm::serving};
