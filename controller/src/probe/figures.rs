@@ -93,7 +93,7 @@ vllm:generation_tokens_total{engine=\"0\",model_name=\"tiny\"} 1.2e+07
         let older: String = RECORDED
             .lines()
             .filter(|line| !line.contains("sleep_state"))
-            .map(|line| format!("{line}\n"))
+            .flat_map(|line| [line, "\n"])
             .collect();
         assert!(!VllmFigures::parse(&older).unwrap().asleep);
         for other in ["", "go_goroutines 9\n", "<html>vllm:</html>"] {

@@ -36,10 +36,10 @@ pub struct Metrics {
     gpus: Family<Hypervisor, Gauge>,
     gpus_allocated: Family<Hypervisor, Gauge>,
     vllm_ready: Family<Container, Gauge>,
-    vllm_running: Family<Model, Gauge>,
-    vllm_waiting: Family<Model, Gauge>,
-    vllm_prompt_tokens: Family<Model, Counter>,
-    vllm_generation_tokens: Family<Model, Counter>,
+    vllm_running: Family<Served, Gauge>,
+    vllm_waiting: Family<Served, Gauge>,
+    vllm_prompt_tokens: Family<Served, Counter>,
+    vllm_generation_tokens: Family<Served, Counter>,
     leader: Gauge,
 }
 
@@ -97,7 +97,7 @@ struct Container {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Model {
+struct Served {
     namespace: String,
     name: String,
     model: String,
@@ -371,7 +371,7 @@ impl Metrics {
 
     /// How busy a container's vLLM is, by its own account.
     pub fn vllm_busy(&self, namespace: &str, name: &str, model: &str, figures: &VllmFigures) {
-        let labels = Model {
+        let labels = Served {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             model: model.to_owned(),
@@ -384,7 +384,7 @@ impl Metrics {
             .get_or_create(&labels)
             .set(count(figures.waiting));
         // the server counts, and Prometheus takes a smaller number for a counter that began anew
-        let mirror = |counter: &Family<Model, Counter>, n: u64| {
+        let mirror = |counter: &Family<Served, Counter>, n: u64| {
             counter
                 .get_or_create(&labels)
                 .inner()
@@ -396,7 +396,7 @@ impl Metrics {
 
     /// It isn't known any more how busy a container's vLLM is: a figure that stands still would look like one.
     pub fn vllm_idle(&self, namespace: &str, name: &str, model: &str) {
-        let labels = Model {
+        let labels = Served {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             model: model.to_owned(),

@@ -288,15 +288,16 @@ fn probe(
     cluster: &Arc<Cluster>,
     cx: &Arc<Context>,
 ) -> Option<ProbeView> {
+    let uid = &desired.target.uid;
     let Role::Container {
         running: true,
         probe: Some(spec),
         ..
     } = &present.role
     else {
+        cx.prober.forget(uid);
         return None;
     };
-    let uid = &desired.target.uid;
     let ready = container.running()
         && mark.setup.as_deref() == Some(present.setup_mark.as_str())
         && runs_with_these(seen, spec);

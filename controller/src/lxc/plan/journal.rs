@@ -21,7 +21,7 @@ const fn cause(
     Cause { says, reason, tell }
 }
 
-/// Texts of vLLM 0.4 to 0.32, PyTorch, huggingface_hub and argparse. The first that fits a line counts.
+/// Texts of vLLM 0.4 to 0.32, `PyTorch`, `huggingface_hub` and argparse. The first that fits a line counts.
 const CAUSES: [Cause; 26] = [
     cause(
         &["KV cache is needed, which is larger than"],
@@ -216,6 +216,7 @@ fn free_memory(line: &str) -> Option<String> {
     ))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the table takes it as it is")]
 fn cuda_memory(line: &str) -> Option<String> {
     let advice = "lower spec.vllm.maxModelLen or gpuMemoryUtilization, take more GPUs or a quantized checkpoint";
     let numbers = || {

@@ -49,7 +49,10 @@ pub(super) fn serving(
             ..
         }) = probed
     {
-        let version = version.iter().map(|v| format!(" {v}")).collect::<String>();
+        let version = version
+            .as_ref()
+            .map(|v| format!(" {v}"))
+            .unwrap_or_default();
         let message = format!("vLLM{version} serves {}.", models.join(", "));
         draft.met(C::VllmReady, Reason::Serving, message);
         return Some(Verdict::Done {
@@ -219,8 +222,8 @@ fn ended(unit: &VllmUnit) -> String {
         .unwrap_or_default();
     let last = last_line(&unit.complaints)
         .or_else(|| last_line(&unit.journal_tail))
-        .map(|line| line.trim().chars().take(200).collect::<String>())
-        .unwrap_or_else(|| "nothing".to_owned());
+        .unwrap_or("nothing");
+    let last: String = last.trim().chars().take(200).collect();
     let again = match unit.active.as_str() {
         "inactive" | "failed" => "it is being started again".to_owned(),
         _ => format!("systemd starts it again (restart {})", unit.restarts.max(1)),
