@@ -11,12 +11,28 @@ use tracing::{Instrument, debug, info};
 use crate::{
     by_uid::ByUid,
     hash,
-    probe::{HttpProbe, HttpTarget, ProbeClient, VllmProbe, VllmTarget, VllmWatch},
+    probe::{HttpProbe, HttpTarget, ProbeClient, VllmFigures, VllmProbe, VllmTarget, VllmWatch},
+    telemetry::Metrics,
     wake::{ObjectKey, Wakes},
 };
 
-const WHILE_STARTING: Duration = Duration::from_millis(500);
-const AT_REST: Duration = Duration::from_secs(10);
+/// How long a loop rests between two looks.
+#[derive(Debug, Clone, Copy)]
+struct Pauses {
+    /// While it isn't healthy.
+    starting: Duration,
+    /// Once it is.
+    at_rest: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self {
+            starting: Duration::from_millis(500),
+            at_rest: Duration::from_secs(10),
+        }
+    }
+}
 
 /// What to ask, but for the address.
 #[derive(Debug, Clone)]
@@ -34,6 +50,15 @@ pub enum ProbeSpec {
     },
     /// `spec.probe`.
     Http(Probe),
+}
+
+impl ProbeSpec {
+    fn model(&self) -> &str {
+        match self {
+            Self::Vllm { model, .. } => model,
+            Self::Http(_) => "",
+        }
+    }
 }
 
 /// The last answer.
@@ -62,6 +87,7 @@ struct Running {
     key: String,
     view: ProbeView,
     stop: CancellationToken,
+    busy: Busy,
 }
 
 impl Drop for Running {
@@ -70,10 +96,37 @@ impl Drop for Running {
     }
 }
 
+/// How busy a model server is, as long as it is known: with this its series go.
+#[derive(Debug)]
+struct Busy {
+    metrics: Arc<Metrics>,
+    namespace: String,
+    name: String,
+    model: String,
+}
+
+impl Busy {
+    fn tell(&self, figures: Option<VllmFigures>) {
+        let (namespace, name, model) = (&self.namespace, &self.name, &self.model);
+        match figures {
+            Some(figures) => self.metrics.vllm_busy(namespace, name, model, &figures),
+            None => self.metrics.vllm_idle(namespace, name, model),
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.tell(None);
+    }
+}
+
 /// The loops, by the object's uid.
 #[derive(Debug, Default)]
 pub struct Prober {
     by_uid: ByUid<Running>,
+    metrics: Arc<Metrics>,
+    pauses: Pauses,
 }
 
 enum Target {
@@ -82,6 +135,14 @@ enum Target {
 }
 
 impl Prober {
+    /// `metrics` is told how busy model servers are.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
     /// Ends the loop of an object.
     pub fn forget(&self, uid: &str) {
         self.by_uid.forget(uid);
@@ -125,8 +186,15 @@ impl Prober {
                 key: key.clone(),
                 view: ProbeView::default(),
                 stop: stop.clone(),
+                busy: Busy {
+                    metrics: Arc::clone(&self.metrics),
+                    namespace: who.namespace.clone(),
+                    name: who.name.clone(),
+                    model: spec.model().to_owned(),
+                },
             },
         );
+        let pauses = self.pauses;
         let (prober, uid, who, wakes, target) = (
             Arc::downgrade(self),
             uid.to_owned(),
@@ -143,11 +211,11 @@ impl Prober {
                     return;
                 };
                 let pause = if seen.healthy() {
-                    AT_REST
+                    pauses.at_rest
                 } else {
-                    WHILE_STARTING
+                    pauses.starting
                 };
-                if prober.saw(&uid, &key, seen) {
+                if prober.saw(&uid, &key, seen, watch.figures()) {
                     wakes.wake(&who);
                 }
                 tokio::time::sleep(pause).await;
@@ -158,11 +226,12 @@ impl Prober {
     }
 
     /// Keeps an answer; whether it is news.
-    fn saw(&self, uid: &str, key: &str, seen: ProbeView) -> bool {
+    fn saw(&self, uid: &str, key: &str, seen: ProbeView, figures: Option<VllmFigures>) -> bool {
         let mut loops = self.by_uid.lock();
         let Some(running) = loops.get_mut(uid).filter(|r| r.key == key) else {
             return false;
         };
+        running.busy.tell(figures);
         if running.view == seen {
             return false;
         }
@@ -233,3 +302,6 @@ async fn look(client: &ProbeClient, target: &Target, watch: &mut VllmWatch) -> P
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

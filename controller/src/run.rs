@@ -198,7 +198,7 @@ fn context(
         },
         fleet: Fleet::default(),
         sessions: Arc::new(Sessions::default()),
-        prober: Arc::new(Prober::default()),
+        prober: Arc::new(Prober::new(Arc::clone(&metrics))),
         leadership,
         metrics,
         wakes,

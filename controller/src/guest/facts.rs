@@ -50,6 +50,8 @@ pub struct GuestFacts {
     pub host_driver: Option<String>,
     /// `PRETTY_NAME` of os-release.
     pub os: Option<String>,
+    /// The storage driver of a Docker that answers.
+    pub docker_storage: Option<String>,
 }
 
 impl GuestFacts {
@@ -157,6 +159,8 @@ pub struct VllmUnit {
     pub executable_found: bool,
     /// The last lines of its journal, at most 4 KiB, without control characters.
     pub journal_tail: String,
+    /// Those lines since the unit was written that tell of errors, at most 8 KiB, and those that tell that it came to serve.
+    pub complaints: String,
 }
 
 /// One GPU as the guest sees it.

@@ -12,6 +12,8 @@ use super::stream::{printable, tail};
 
 /// How much of a log is kept.
 const TAIL: usize = 4096;
+/// How much of what a journal says of errors.
+const COMPLAINTS: usize = 8192;
 
 /// Reads what the inspection printed. The error names what is wrong with it.
 pub(super) fn parse(output: &[u8], key: &str) -> Result<GuestFacts, String> {
@@ -36,7 +38,7 @@ pub(super) fn parse(output: &[u8], key: &str) -> Result<GuestFacts, String> {
     report.facts(key)
 }
 
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 27] = [
     "init",
     "default_route",
     "resolves",
@@ -52,6 +54,7 @@ const KEYS: [&str; 25] = [
     "vllm.executable",
     "vllm.running_hash",
     "vllm.journal",
+    "vllm.complaints",
     "vllm.show.ActiveState",
     "vllm.show.SubState",
     "vllm.show.NRestarts",
@@ -61,6 +64,7 @@ const KEYS: [&str; 25] = [
     "vllm.show.ActiveEnterTimestamp",
     "host_driver",
     "nvidia_error",
+    "docker_storage",
     "end",
 ];
 
@@ -105,6 +109,10 @@ impl Report<'_> {
                 .text("os")?
                 .map(|os| os.trim().trim_matches(['"', '\'']).to_owned())
                 .filter(|os| !os.is_empty()),
+            docker_storage: self
+                .text("docker_storage")?
+                .map(|driver| driver.trim().to_owned())
+                .filter(|driver| !driver.is_empty()),
         })
     }
 
@@ -182,6 +190,11 @@ impl Report<'_> {
             },
             executable_found: self.has("vllm.executable"),
             journal_tail: tail(&self.text("vllm.journal")?.unwrap_or_default(), TAIL).to_owned(),
+            complaints: tail(
+                &self.text("vllm.complaints")?.unwrap_or_default(),
+                COMPLAINTS,
+            )
+            .to_owned(),
             active,
         })
     }

@@ -239,6 +239,7 @@ mod tests {
             nvidia_error: None,
             host_driver: Some("580.76.05".to_owned()),
             os: None,
+            docker_storage: None,
         }
     }
 

@@ -144,7 +144,7 @@ impl ProbeClient {
     }
 }
 
-/// A list of models is a few KB; nothing that a probe asks for is longer than this.
+/// A list of models is a few KB, vLLM's metrics are 60; nothing that a probe asks for is longer than this.
 const LONGEST_BODY: usize = 256 * 1024;
 
 /// What came back.

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::client::{ProbeClient, Unanswered};
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use super::client::{Answer, ProbeClient, Unanswered};
 
 /// What is asked where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +31,15 @@ pub enum HttpProbe {
     Healthy {
         /// Which.
         status: u16,
+        /// It runs, but nobody has set it up yet.
+        first_run: Option<FirstRun>,
     },
     /// Another status.
     Unhealthy {
         /// Which.
         status: u16,
+        /// It has given up waiting for somebody to set it up.
+        first_run: Option<FirstRun>,
     },
     /// No answer.
     Unreachable {
@@ -41,28 +48,78 @@ pub enum HttpProbe {
     },
 }
 
+/// What a service that runs still waits for. Known of Portainer, which gives itself up when nobody comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstRun {
+    /// Portainer has no administrator: whoever comes first becomes it.
+    NoAdministrator,
+    /// Nobody came within five minutes, so that Portainer answers nothing any more until it is restarted.
+    Closed,
+}
+
 impl ProbeClient {
     /// Looks once.
     pub async fn http(&self, target: &HttpTarget) -> HttpProbe {
-        match self.get(target).await {
-            Ok(status) if status == target.expect_status => HttpProbe::Healthy { status },
-            Ok(status) => HttpProbe::Unhealthy { status },
-            Err(unanswered) => HttpProbe::Unreachable {
-                why: unanswered.why(),
-            },
+        let answer = match self.get(target, &target.path).await {
+            Ok(answer) => answer,
+            Err(unanswered) => {
+                return HttpProbe::Unreachable {
+                    why: unanswered.why(),
+                };
+            }
+        };
+        let status = answer.status.as_u16();
+        let first_run = self.first_run(target, &answer).await;
+        if status == target.expect_status {
+            HttpProbe::Healthy { status, first_run }
+        } else {
+            HttpProbe::Unhealthy { status, first_run }
         }
     }
 
-    async fn get(&self, target: &HttpTarget) -> Result<u16, Unanswered> {
+    /// A Portainer is known by its status, and asked for its administrator by the question that its own login page asks.
+    async fn first_run(&self, target: &HttpTarget, answer: &Answer) -> Option<FirstRun> {
+        if closed(answer) {
+            return Some(FirstRun::Closed);
+        }
+        let Portainer { .. } = serde_json::from_slice(&answer.body).ok()?;
+        let check = self.get(target, "/api/users/admin/check").await.ok()?;
+        if closed(&check) {
+            return Some(FirstRun::Closed);
+        }
+        (check.status == StatusCode::NOT_FOUND).then_some(FirstRun::NoAdministrator)
+    }
+
+    async fn get(&self, target: &HttpTarget, path: &str) -> Result<Answer, Unanswered> {
         let client = self.client(target.https && !target.insecure_skip_verify)?;
         let scheme = if target.https { "https" } else { "http" };
         let request = client.get(format!(
             "{scheme}://{}{}",
             authority(target.address, target.port),
-            target.path
+            path
         ));
-        Ok(self.ask(request, None).await?.status.as_u16())
+        self.ask(request, None).await
     }
+}
+
+/// What Portainer says of itself at `/api/system/status`.
+#[derive(Deserialize)]
+struct Portainer {
+    #[serde(rename = "Version")]
+    _version: String,
+    #[serde(rename = "InstanceID")]
+    _instance: String,
+}
+
+/// A Portainer that was left without an administrator redirects with these words, whatever it is asked for (since 2.13).
+fn closed(answer: &Answer) -> bool {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    answer.status.is_redirection()
+        && serde_json::from_slice::<Refusal>(&answer.body)
+            .is_ok_and(|refusal| refusal.message == "Administrator initialization timeout")
 }
 
 /// `10.0.0.150:8000`, `[fd00::1]:8000`.

@@ -4,11 +4,13 @@
 //! network the operator has no route to are reached through a proxy. Not here: when to probe, and what an answer means for an object.
 
 mod client;
+mod figures;
 mod http;
 #[cfg(test)]
 mod tests;
 mod vllm;
 
 pub use client::{ProbeClient, ProxyInvalid};
-pub use http::{HttpProbe, HttpTarget};
+pub use figures::VllmFigures;
+pub use http::{FirstRun, HttpProbe, HttpTarget};
 pub use vllm::{VllmProbe, VllmTarget, VllmWatch};

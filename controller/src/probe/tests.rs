@@ -22,6 +22,9 @@ const MODELS: &str = r#"{"object":"list","data":[{"id":"tiny","object":"model","
 const COMPLETION: &str = r#"{"id":"cmpl-a1fcd11c18ef6e68","object":"text_completion","created":1795545743,"model":"tiny","choices":[{"index":0,"text":"m","logprobs":null,"finish_reason":"length","stop_reason":null}],"usage":{"prompt_tokens":1,"total_tokens":2,"completion_tokens":1}}"#;
 const DEAD_ENGINE: &str = r#"{"error":{"message":"EngineCore encountered an issue. See stack trace (above) for the root cause.","type":"InternalServerError","param":null,"code":500}}"#;
 
+const AWAKE: &str = "vllm:num_requests_running{engine=\"0\",model_name=\"tiny\"} 1.0\nvllm:engine_sleep_state{engine=\"0\",model_name=\"tiny\",sleep_state=\"awake\"} 1.0\n";
+const ASLEEP: &str = "vllm:num_requests_running{engine=\"0\",model_name=\"tiny\"} 0.0\nvllm:engine_sleep_state{engine=\"0\",model_name=\"tiny\",sleep_state=\"awake\"} 0.0\n";
+
 /// A server whose answers are set by the test, and that counts completions.
 #[derive(Clone)]
 struct Vllm(Arc<Mutex<Answers>>);
@@ -31,6 +34,7 @@ struct Answers {
     models: &'static str,
     completion: (u16, &'static str),
     hangs: bool,
+    metrics: &'static str,
     key: Option<&'static str>,
     completions: usize,
 }
@@ -42,6 +46,7 @@ impl Vllm {
             models: MODELS,
             completion: (200, COMPLETION),
             hangs: false,
+            metrics: AWAKE,
             key: None,
             completions: 0,
         };
@@ -78,6 +83,7 @@ async fn answer(State(vllm): State<Vllm>, uri: Uri, headers: HeaderMap) -> Respo
             "/health" => (answers.health, "", false),
             "/version" => (200, r#"{"version":"0.32.0"}"#, false),
             "/v1/models" => (200, answers.models, false),
+            "/metrics" => (200, answers.metrics, false),
             "/v1/completions" => {
                 answers.completions += 1;
                 (answers.completion.0, answers.completion.1, answers.hangs)
@@ -131,7 +137,7 @@ async fn closed_port() -> u16 {
 async fn each_stage_of_a_server_has_its_answer() {
     let (vllm, port) = Vllm::start().await;
     let client = client(None);
-    let probe = async || client.vllm(&target(port), true).await;
+    let probe = async || client.vllm(&target(port), true, &mut None).await;
     assert_eq!(probe().await, serving());
     vllm.set(|a| a.health = 503);
     assert_eq!(probe().await, VllmProbe::Unhealthy { status: 503 });
@@ -169,7 +175,9 @@ async fn each_stage_of_a_server_has_its_answer() {
         "a model for embeddings completes nothing"
     );
     assert_eq!(
-        client.vllm(&target(closed_port().await), true).await,
+        client
+            .vllm(&target(closed_port().await), true, &mut None)
+            .await,
         VllmProbe::Refused
     );
 }
@@ -180,7 +188,7 @@ async fn the_key_is_for_the_api_alone() {
     vllm.set(|a| a.key = Some("EXAMPLE-KEY"));
     let client = client(None);
     assert_eq!(
-        client.vllm(&target(port), true).await,
+        client.vllm(&target(port), true, &mut None).await,
         VllmProbe::Unauthorized
     );
     let with = |key: &str| VllmTarget {
@@ -188,10 +196,13 @@ async fn the_key_is_for_the_api_alone() {
         ..target(port)
     };
     assert_eq!(
-        client.vllm(&with("wrong"), true).await,
+        client.vllm(&with("wrong"), true, &mut None).await,
         VllmProbe::Unauthorized
     );
-    assert_eq!(client.vllm(&with("EXAMPLE-KEY"), true).await, serving());
+    assert_eq!(
+        client.vllm(&with("EXAMPLE-KEY"), true, &mut None).await,
+        serving()
+    );
     assert!(!format!("{:?}", with("EXAMPLE-KEY")).contains("EXAMPLE-KEY"));
 }
 
@@ -284,13 +295,16 @@ async fn a_socks_proxy_leads_to_the_container_and_says_why_not() {
         port: 8000,
         ..target(port)
     };
-    assert_eq!(client.vllm(&inside, true).await, VllmProbe::Refused);
-    let nowhere = client.vllm(&inside, true).await;
+    assert_eq!(
+        client.vllm(&inside, true, &mut None).await,
+        VllmProbe::Refused
+    );
+    let nowhere = client.vllm(&inside, true, &mut None).await;
     assert!(
         matches!(&nowhere, VllmProbe::Unreachable { why } if why.contains("unreachable")),
         "{nowhere:?}"
     );
-    assert_eq!(client.vllm(&inside, true).await, serving());
+    assert_eq!(client.vllm(&inside, true, &mut None).await, serving());
     assert!(
         asked
             .lock()
@@ -300,7 +314,7 @@ async fn a_socks_proxy_leads_to_the_container_and_says_why_not() {
     );
     let broken =
         ProbeClient::new(Some(&format!("socks5://127.0.0.1:{}", closed_port().await))).unwrap();
-    let seen = broken.vllm(&inside, true).await;
+    let seen = broken.vllm(&inside, true, &mut None).await;
     assert!(
         matches!(&seen, VllmProbe::Unreachable { why } if why.contains("guest proxy itself")),
         "{seen:?}"
@@ -331,7 +345,7 @@ async fn an_http_proxys_own_answers_are_not_the_containers() {
             address: "10.0.0.150".parse().unwrap(),
             ..target(8000)
         };
-        let seen = client(Some(&address)).vllm(&inside, true).await;
+        let seen = client(Some(&address)).vllm(&inside, true, &mut None).await;
         match seen {
             VllmProbe::Refused => assert!(refused),
             VllmProbe::Unreachable { why } => {
@@ -393,7 +407,10 @@ async fn an_http_probe_expects_one_status_and_follows_nothing() {
     let client = client(None);
     assert_eq!(
         client.http(&target).await,
-        HttpProbe::Healthy { status: 200 }
+        HttpProbe::Healthy {
+            status: 200,
+            first_run: None
+        }
     );
     let moved = HttpTarget {
         path: "/".to_owned(),
@@ -401,7 +418,10 @@ async fn an_http_probe_expects_one_status_and_follows_nothing() {
     };
     assert_eq!(
         client.http(&moved).await,
-        HttpProbe::Unhealthy { status: 307 }
+        HttpProbe::Unhealthy {
+            status: 307,
+            first_run: None
+        }
     );
     assert_eq!(
         client
@@ -410,7 +430,10 @@ async fn an_http_probe_expects_one_status_and_follows_nothing() {
                 ..moved
             })
             .await,
-        HttpProbe::Healthy { status: 307 }
+        HttpProbe::Healthy {
+            status: 307,
+            first_run: None
+        }
     );
     let strict = client
         .http(&HttpTarget {
@@ -452,7 +475,7 @@ async fn a_server_that_says_nothing_does_not_hold_a_probe() {
     let port = listener.local_addr().unwrap().port();
     let mut client = client(None);
     client.patience.answer = Duration::from_millis(200);
-    let seen = client.vllm(&target(port), false).await;
+    let seen = client.vllm(&target(port), false, &mut None).await;
     assert!(
         matches!(&seen, VllmProbe::Unreachable { why } if why.contains("no answer within")),
         "{seen:?}"
@@ -466,3 +489,5 @@ fn a_proxy_that_is_none_is_refused() {
         .to_string();
     assert!(error.contains("not a proxy"), "{error}");
 }
+
+mod states;

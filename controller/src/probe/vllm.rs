@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use super::client::{Answer, ProbeClient, Unanswered};
+use super::figures::VllmFigures;
 use super::http::authority;
 
 /// What is asked where.
@@ -69,13 +70,15 @@ pub enum VllmProbe {
 pub struct VllmWatch {
     /// The arguments' hash of the engine that has completed something, until it was seen away.
     completed: Option<String>,
+    figures: Option<VllmFigures>,
 }
 
 impl VllmWatch {
     /// Looks once.
     pub async fn look(&mut self, client: &ProbeClient, target: &VllmTarget) -> VllmProbe {
         let done = self.completed.as_deref() == Some(target.args_hash.as_str());
-        let seen = client.vllm(target, !done).await;
+        self.figures = None;
+        let seen = client.vllm(target, !done, &mut self.figures).await;
         match &seen {
             VllmProbe::Serving { .. } => self.completed = Some(target.args_hash.clone()),
             // A network that broke for a moment does not restart an engine.
@@ -84,17 +87,32 @@ impl VllmWatch {
         }
         seen
     }
+
+    /// How busy the server was at the last look; `None` where it didn't say.
+    pub fn figures(&self) -> Option<VllmFigures> {
+        self.figures
+    }
 }
 
 impl ProbeClient {
-    /// Looks once; `complete`: ask for a token, too.
-    pub async fn vllm(&self, target: &VllmTarget, complete: bool) -> VllmProbe {
-        self.stages(target, complete)
+    /// Looks once; `complete`: ask for a token, too. `figures` takes what the server tells of its work.
+    pub(super) async fn vllm(
+        &self,
+        target: &VllmTarget,
+        complete: bool,
+        figures: &mut Option<VllmFigures>,
+    ) -> VllmProbe {
+        self.stages(target, complete, figures)
             .await
             .unwrap_or_else(|seen| seen)
     }
 
-    async fn stages(&self, target: &VllmTarget, complete: bool) -> Result<VllmProbe, VllmProbe> {
+    async fn stages(
+        &self,
+        target: &VllmTarget,
+        complete: bool,
+        figures: &mut Option<VllmFigures>,
+    ) -> Result<VllmProbe, VllmProbe> {
         let health = self.get_vllm(target, "/health").await?;
         if health.status != StatusCode::OK {
             return Err(VllmProbe::Unhealthy {
@@ -104,6 +122,19 @@ impl ProbeClient {
         let models = self.models(target).await?;
         if !models.contains(&target.model) {
             return Err(VllmProbe::WrongModel { served: models });
+        }
+        *figures = self
+            .get_vllm(target, "/metrics")
+            .await
+            .ok()
+            .filter(|answer| answer.status == StatusCode::OK)
+            .and_then(|answer| VllmFigures::parse(&String::from_utf8_lossy(&answer.body)));
+        if figures.is_some_and(|figures| figures.asleep) {
+            // all else answers as if it were awake, and a request would hang
+            return Err(VllmProbe::NoCompletion {
+                why: "it was put to sleep, so that requests hang; wake it by POST /wake_up"
+                    .to_owned(),
+            });
         }
         if complete {
             self.complete(target).await?;

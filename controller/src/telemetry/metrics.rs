@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets_range
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use proxmox_client::CallObserver;
+
+use crate::probe::VllmFigures;
 
 /// All metrics of the operator, with names that begin with `phoenix_`. Not global: a test or a second operator in the same
 /// process has its own.
@@ -34,8 +36,10 @@ pub struct Metrics {
     gpus: Family<Hypervisor, Gauge>,
     gpus_allocated: Family<Hypervisor, Gauge>,
     vllm_ready: Family<Container, Gauge>,
-    vllm_running: Family<Container, Gauge>,
-    vllm_waiting: Family<Container, Gauge>,
+    vllm_running: Family<Served, Gauge>,
+    vllm_waiting: Family<Served, Gauge>,
+    vllm_prompt_tokens: Family<Served, Counter>,
+    vllm_generation_tokens: Family<Served, Counter>,
     leader: Gauge,
 }
 
@@ -90,6 +94,13 @@ struct Hypervisor {
 struct Container {
     namespace: String,
     name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Served {
+    namespace: String,
+    name: String,
+    model: String,
 }
 
 impl Hypervisor {
@@ -152,6 +163,8 @@ impl Metrics {
             vllm_ready: Family::default(),
             vllm_running: Family::default(),
             vllm_waiting: Family::default(),
+            vllm_prompt_tokens: Family::default(),
+            vllm_generation_tokens: Family::default(),
             leader: Gauge::default(),
         };
         metrics.register();
@@ -234,6 +247,16 @@ impl Metrics {
             "vllm_requests_waiting",
             "Requests that wait in a container's vLLM",
             self.vllm_waiting.clone(),
+        );
+        r.register(
+            "vllm_prompt_tokens",
+            "Tokens of all prompts that a container's vLLM has read; begins anew with each engine",
+            self.vllm_prompt_tokens.clone(),
+        );
+        r.register(
+            "vllm_generation_tokens",
+            "Tokens that a container's vLLM has generated; begins anew with each engine",
+            self.vllm_generation_tokens.clone(),
         );
         r.register(
             "leader",
@@ -347,18 +370,46 @@ impl Metrics {
     }
 
     /// How busy a container's vLLM is, by its own account.
-    pub fn vllm_requests(&self, namespace: &str, name: &str, running: usize, waiting: usize) {
-        let labels = Container::named(namespace, name);
-        self.vllm_running.get_or_create(&labels).set(gauge(running));
-        self.vllm_waiting.get_or_create(&labels).set(gauge(waiting));
+    pub fn vllm_busy(&self, namespace: &str, name: &str, model: &str, figures: &VllmFigures) {
+        let labels = Served {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            model: model.to_owned(),
+        };
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.vllm_running
+            .get_or_create(&labels)
+            .set(count(figures.running));
+        self.vllm_waiting
+            .get_or_create(&labels)
+            .set(count(figures.waiting));
+        // the server counts, and Prometheus takes a smaller number for a counter that began anew
+        let mirror = |counter: &Family<Served, Counter>, n: u64| {
+            counter
+                .get_or_create(&labels)
+                .inner()
+                .store(n, Ordering::Relaxed);
+        };
+        mirror(&self.vllm_prompt_tokens, figures.prompt_tokens);
+        mirror(&self.vllm_generation_tokens, figures.generation_tokens);
     }
 
-    /// Takes all series of a container's vLLM away: it is deleted, or serves no model any more.
-    pub fn vllm_gone(&self, namespace: &str, name: &str) {
-        let labels = Container::named(namespace, name);
-        self.vllm_ready.remove(&labels);
+    /// It isn't known any more how busy a container's vLLM is: a figure that stands still would look like one.
+    pub fn vllm_idle(&self, namespace: &str, name: &str, model: &str) {
+        let labels = Served {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            model: model.to_owned(),
+        };
         self.vllm_running.remove(&labels);
         self.vllm_waiting.remove(&labels);
+        self.vllm_prompt_tokens.remove(&labels);
+        self.vllm_generation_tokens.remove(&labels);
+    }
+
+    /// Takes the series of a container's vLLM away that tells whether it serves: it is deleted, or serves no model any more.
+    pub fn vllm_gone(&self, namespace: &str, name: &str) {
+        self.vllm_ready.remove(&Container::named(namespace, name));
     }
 
     /// Whether this replica leads. Ask at the moment of the scrape: leadership can end with time alone.

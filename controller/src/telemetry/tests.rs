@@ -5,6 +5,7 @@ use std::time::Duration;
 use proxmox_client::CallObserver;
 
 use super::{LogFormat, LoggingError, Metrics, init_logging};
+use crate::probe::VllmFigures;
 
 /// The value of a series, written as in the exposition format.
 fn value(metrics: &Metrics, series: &str) -> Option<f64> {
@@ -81,7 +82,16 @@ fn states_are_shown_as_they_are_now() {
     metrics.objects("LxcTemplate", "Sealed", 2);
     metrics.queue_length("home", 4);
     metrics.gpus("home", 2, 8);
-    metrics.vllm_requests("ai", "qwen", 5, 1);
+    let figures = |running, generation_tokens| VllmFigures {
+        running,
+        waiting: 1,
+        prompt_tokens: 39,
+        generation_tokens,
+        asleep: false,
+    };
+    metrics.vllm_busy("ai", "qwen", "qwen3-coder", &figures(2, 900));
+    // another engine counts from nothing
+    metrics.vllm_busy("ai", "qwen", "qwen3-coder", &figures(5, 16));
     metrics.vllm_ready("ai", "qwen", true);
     metrics.vllm_ready("ai", "qwen", false);
     metrics.leader(true);
@@ -92,12 +102,20 @@ fn states_are_shown_as_they_are_now() {
         (r#"phoenix_gpus_allocated{hypervisor="home"}"#, 2.0),
         (r#"phoenix_vllm_ready{namespace="ai",name="qwen"}"#, 0.0),
         (
-            r#"phoenix_vllm_requests_running{namespace="ai",name="qwen"}"#,
+            r#"phoenix_vllm_requests_running{namespace="ai",name="qwen",model="qwen3-coder"}"#,
             5.0,
         ),
         (
-            r#"phoenix_vllm_requests_waiting{namespace="ai",name="qwen"}"#,
+            r#"phoenix_vllm_requests_waiting{namespace="ai",name="qwen",model="qwen3-coder"}"#,
             1.0,
+        ),
+        (
+            r#"phoenix_vllm_prompt_tokens_total{namespace="ai",name="qwen",model="qwen3-coder"}"#,
+            39.0,
+        ),
+        (
+            r#"phoenix_vllm_generation_tokens_total{namespace="ai",name="qwen",model="qwen3-coder"}"#,
+            16.0,
         ),
         ("phoenix_leader", 1.0),
     ] {
@@ -119,12 +137,13 @@ fn what_is_deleted_leaves_no_series_behind() {
     metrics.poll_age("home", 1.0);
     metrics.gpus("home", 1, 2);
     metrics.vllm_ready("ai", "qwen", true);
-    metrics.vllm_requests("ai", "qwen", 1, 1);
+    metrics.vllm_busy("ai", "qwen", "qwen3-coder", &VllmFigures::default());
     metrics.vllm_ready("ai", "other", true);
     assert!(metrics.encode().contains("home"));
 
     metrics.hypervisor_gone("home");
     metrics.vllm_gone("ai", "qwen");
+    metrics.vllm_idle("ai", "qwen", "qwen3-coder");
     let text = metrics.encode();
     assert!(!text.contains("home") && !text.contains("qwen"), "{text}");
     assert!(text.contains("other"));

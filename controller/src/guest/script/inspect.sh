@@ -31,7 +31,13 @@ if [ -f "$UNIT_FILE" ]; then
     if [ "${pid:-0}" -gt 0 ] && [ -r "/proc/$pid/environ" ]; then
       say vllm.running_hash "$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^PHOENIX_ARGS_HASH=//p')"
     fi
-    limited 10 journalctl -u "$UNIT" -n 80 -o cat --no-pager 2>/dev/null | tail -c 12288 | say64 vllm.journal
+    # What an engine with other arguments said is no cause: those lines are older than the unit.
+    since=@$(stat -c %Y "$UNIT_FILE")
+    limited 10 journalctl -u "$UNIT" --since "$since" -n 80 -o cat --no-pager 2>/dev/null | tail -c 12288 | say64 vllm.journal
+    # A root cause stands above tracebacks that are longer than a tail, and above the lines of the next try.
+    limited 10 journalctl -u "$UNIT" --since "$since" -n 1000 -o cat --no-pager 2>/dev/null |
+      grep -aE '[a-z]Error|[Ee]rror:|error while|gated repo|Not Found for url|is restricted|died unexpectedly|Application startup complete' |
+      grep -avE 'raise [A-Za-z]*Error|during handling' | cut -c 1-600 | tail -n 24 | say64 vllm.complaints
   fi
 fi
 
@@ -51,5 +57,8 @@ if have nvidia-smi; then
   else
     printf '%s' "$gpus" | head -c 1024 | say64 nvidia_error
   fi
+fi
+if have docker; then
+  driver=$(limited 10 docker info --format '{{.Driver}}' 2>/dev/null) && printf '%s' "$driver" | say64 docker_storage
 fi
 say end 1

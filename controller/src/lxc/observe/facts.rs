@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use phoenix_crds::{conditions::ConditionType as C, status::Placement};
+use phoenix_crds::{
+    conditions::{ConditionType as C, Reason},
+    status::Placement,
+};
 use proxmox_client::TaskState;
 
 use super::{driver::DriverStep, gpus::Claim};
@@ -68,6 +71,10 @@ pub struct Reported {
     pub answered: bool,
     /// The node that was chosen for it, and why.
     pub placement: Option<Placement>,
+    /// Why the model was not served.
+    pub vllm: Option<(Reason, String)>,
+    /// What was said beside of a setup that is done.
+    pub advice: String,
 }
 
 impl Reported {
@@ -76,6 +83,7 @@ impl Reported {
             return Self::default();
         };
         let met = |kind| said_true(&status.conditions, kind);
+        let said = |kind: C| status.conditions.iter().find(|c| c.type_ == kind.as_str());
         let seen = status.gpus.iter().filter(|g| g.uuid.is_some());
         Self {
             gpus: seen.filter_map(|g| u32::try_from(g.index).ok()).collect(),
@@ -88,6 +96,13 @@ impl Reported {
             connected: met(C::HypervisorReady),
             answered: met(C::VllmReady) || met(C::ProbeReady),
             placement: status.placement.clone(),
+            vllm: said(C::VllmReady)
+                .filter(|_| !met(C::VllmReady))
+                .and_then(|c| Some((c.reason.parse().ok()?, c.message.clone()))),
+            advice: said(C::SetupComplete)
+                .filter(|_| met(C::SetupComplete))
+                .map(|c| c.message.clone())
+                .unwrap_or_default(),
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     fault::Fault,
     fleet::{Cluster, Health, Place, Presence, Seen},
     guest::GuestFacts,
-    prober::ProbeView,
+    prober::{ProbeSpec, ProbeView},
 };
 
 /// Absence is asked for again before something is created upon it.
@@ -256,7 +256,7 @@ async fn details<K: LxcKind>(
             seen.driver_step = driver_step(object, &host, cx).await;
         }
     }
-    seen.probe = probe(present, &mark, &container, desired, cluster, cx);
+    seen.probe = probe(seen, present, &mark, &container, desired, cluster, cx);
     Ok(())
 }
 
@@ -301,6 +301,7 @@ fn needs_bridges(present: &Present, seen: Option<&Seen>) -> bool {
 }
 /// Asks for the probes of a container that shall serve, and tells what they said last.
 fn probe(
+    seen: &Observed,
     present: &Present,
     mark: &Mark,
     container: &Seen,
@@ -308,16 +309,19 @@ fn probe(
     cluster: &Arc<Cluster>,
     cx: &Arc<Context>,
 ) -> Option<ProbeView> {
+    let uid = &desired.target.uid;
     let Role::Container {
         running: true,
         probe: Some(spec),
         ..
     } = &present.role
     else {
+        cx.prober.forget(uid);
         return None;
     };
-    let uid = &desired.target.uid;
-    let ready = container.running() && mark.setup.as_deref() == Some(present.setup_mark.as_str());
+    let ready = container.running()
+        && mark.setup.as_deref() == Some(present.setup_mark.as_str())
+        && runs_with_these(seen, spec);
     let address = container.addresses.first().filter(|_| ready);
     let Some(address) = address else {
         cx.prober.forget(uid);
@@ -331,4 +335,16 @@ fn probe(
         &desired.target.key,
         &cx.wakes,
     ))
+}
+
+/// The engine that would be asked was started with the arguments of this spec: what one with others says is no answer.
+fn runs_with_these(seen: &Observed, spec: &ProbeSpec) -> bool {
+    let ProbeSpec::Vllm { args_hash, .. } = spec else {
+        return true;
+    };
+    let runs_with = match seen.guest.known() {
+        Some(facts) => facts.vllm.as_ref().map(|unit| &unit.args_hash),
+        None => seen.reported.args_hash.as_ref(),
+    };
+    runs_with == Some(args_hash)
 }

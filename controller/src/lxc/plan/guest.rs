@@ -18,6 +18,9 @@ use crate::{
 
 /// A container that has not got init and a way out after so long has a fault that a person should see.
 const BOOT_PATIENCE: u64 = 300;
+/// Docker's last resort.
+const VFS: &str = "Done, but Docker stores images with vfs, which keeps a full copy for each layer: slow, and the disk fills. overlay2 needs \
+                   OpenZFS 2.2 or newer on the node; with an older one set features.nesting, keyctl and fuse, install fuse-overlayfs, and build anew.";
 /// Facts older than this are asked for again before something is decided on them.
 const FRESH: Duration = Duration::from_secs(20);
 
@@ -25,7 +28,7 @@ const FRESH: Duration = Duration::from_secs(20);
 pub(super) fn set_up(view: &View<'_>, draft: &mut Draft) -> Decision {
     let (mark, seen, site) = (view.mark()?, view.seen()?, view.site()?);
     if mark.setup.as_deref() == Some(view.present.setup_mark.as_str()) {
-        draft.met(C::SetupComplete, Reason::Succeeded, "");
+        draft.met(C::SetupComplete, Reason::Succeeded, advice(view));
         return None;
     }
     if let Role::Container { running: false, .. } = view.present.role {
@@ -42,6 +45,21 @@ pub(super) fn set_up(view: &View<'_>, draft: &mut Draft) -> Decision {
         return Some(decision);
     }
     grow(view, draft, mark)
+}
+
+/// What the setup left that somebody should know, though nothing waits for it. A guest that can't be asked any more, such as a sealed
+/// template's, is what it was.
+pub(super) fn advice(view: &View<'_>) -> String {
+    let reported = &view.observed.reported.advice;
+    match view.observed.guest.known() {
+        None => reported.clone(),
+        Some(facts) => match facts.docker_storage.as_deref() {
+            Some("vfs") => VFS.to_owned(),
+            // a Docker that doesn't answer just now still has what it had
+            None if reported == VFS => reported.clone(),
+            _ => String::new(),
+        },
+    }
 }
 
 fn grow(view: &View<'_>, draft: &mut Draft, mark: &Mark) -> Decision {

@@ -5,12 +5,14 @@ mod config;
 mod delete;
 mod gpu;
 mod guest;
+mod journal;
 mod placement;
 mod presence;
 mod seal;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod vllm;
 
 use std::time::Duration;
 

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use phoenix_crds::conditions::{ConditionType as C, Reason};
 
-use super::{Decision, Draft, ON_WAKE, View, config::write_mark, guest::unavailable};
+use super::{
+    Decision, Draft, ON_WAKE, View,
+    config::write_mark,
+    guest::{advice, unavailable},
+};
 use crate::{
     condition::{Finding, Truth},
     engine::Verdict,
@@ -80,7 +84,7 @@ pub(super) fn already(view: &View<'_>, draft: &mut Draft) -> Decision {
     let mark = view.mark()?;
     let by = sealed(view.observed, snapshot, *strategy)?;
     draft.met(C::ConfigInSync, Reason::InSync, "");
-    draft.met(C::SetupComplete, Reason::Succeeded, "");
+    draft.met(C::SetupComplete, Reason::Succeeded, advice(view));
     if by == Seal::Stopped && view.seen()?.running() {
         // somebody started it: a copy of it would be one of a running system
         return stop(view, draft, view.site()?);

@@ -1,28 +1,17 @@
 //! What a container does in the end: it runs, holds its GPUs, serves its model, answers its probe.
 
-use std::time::Duration;
-
 use phoenix_crds::conditions::{ConditionType as C, Reason};
 
-use super::{
-    Decision, Draft, ON_WAKE, View,
-    gpu::look_again,
-    guest::{last_line, unavailable},
-};
+use super::{Decision, Draft, ON_WAKE, View, vllm::serving};
 use crate::{
-    condition::Finding,
     engine::Verdict,
-    guest::VllmUnit,
     lxc::{
         desired::Role,
-        step::{GuestStep, Site, Step},
+        step::{Site, Step},
     },
-    probe::{HttpProbe, VllmProbe},
-    prober::ProbeView,
+    probe::{FirstRun, HttpProbe},
+    prober::ProbeSpec,
 };
-
-/// While vLLM is not serving, its unit is looked at so often: the journal tells what a refused connection can't.
-const UNIT_RECHECK: Duration = Duration::from_secs(10);
 
 /// It runs, or is stopped, as asked.
 pub(super) fn power(view: &View<'_>, draft: &mut Draft) -> Decision {
@@ -112,204 +101,43 @@ pub(super) fn workload(view: &View<'_>, draft: &mut Draft) -> Decision {
     None
 }
 
-fn serving(view: &View<'_>, draft: &mut Draft, args_hash: &str, patience: Duration) -> Decision {
-    let probed = view.observed.probe.as_ref();
-    let guest = &view.observed.guest;
-    let unit = guest.known().and_then(|f| f.vllm.as_ref());
-    let runs_with = unit
-        .map(|u| &u.args_hash)
-        .or(view.observed.reported.args_hash.as_ref());
-    let fits = runs_with.is_some_and(|hash| hash == args_hash);
-    if fits
-        && let Some(ProbeView {
-            vllm: Some(VllmProbe::Serving { models, version }),
-            ..
-        }) = probed
-    {
-        let message = format!(
-            "vLLM {} serves {}.",
-            version.as_deref().unwrap_or(""),
-            models.join(", ")
-        );
-        draft.met(
-            C::VllmReady,
-            Reason::Serving,
-            message.replace("vLLM  ", "vLLM "),
-        );
-        return Some(Verdict::Done {
-            recheck: view.observed.drift,
-        });
-    }
-    if fits && view.observed.reported.answered && probed.is_some_and(ProbeView::unasked) {
-        return unasked(draft);
-    }
-    if let Some(decision) = unavailable(view, draft, C::VllmReady, Reason::Installing) {
-        return Some(decision);
-    }
-    let Some(facts) = guest.known() else {
-        return inside(view, draft, Reason::Loading, GuestStep::Inspect);
-    };
-    match &facts.vllm {
-        None => inside(view, draft, Reason::Installing, GuestStep::ApplyVllm),
-        Some(unit) if unit.args_hash != args_hash => {
-            inside(view, draft, Reason::Installing, GuestStep::ApplyVllm)
-        }
-        Some(unit) if !unit.executable_found => {
-            let message = "vLLM's executable (spec.vllm.executable) is not in the container; the template that it was cloned from brings none.";
-            draft.stalled(C::VllmReady, Reason::Exited, message);
-            look_again(view, UNIT_RECHECK * 6)
-        }
-        Some(unit) => {
-            let loading_for = unit
-                .since
-                .map(|s| view.now.as_second().saturating_sub(s))
-                .and_then(|s| u64::try_from(s).ok())
-                .unwrap_or(0);
-            let (reason, message) =
-                explain(unit, probed.and_then(|p| p.vllm.as_ref()), loading_for);
-            let finding = Finding::working(C::VllmReady, reason, message);
-            let late = loading_for > patience.as_secs() || unit.restarts >= crate::memory::TRIES;
-            draft.found(if late && reason != Reason::Unreachable {
-                Finding::stalled(C::VllmReady, reason, finding.message)
-            } else {
-                finding
-            });
-            look_again(view, UNIT_RECHECK)
-        }
-    }
-}
-
-fn inside(view: &View<'_>, draft: &mut Draft, reason: Reason, step: GuestStep) -> Decision {
-    draft.step(
-        C::VllmReady,
-        reason,
-        Step::Guest {
-            site: view.site()?,
-            step,
-        },
-    )
-}
-
-/// Why vLLM is not serving, from its unit, its journal and the probe.
-fn explain(unit: &VllmUnit, probe: Option<&VllmProbe>, loading_for: u64) -> (Reason, String) {
-    if let Some((reason, cause)) = cause(&unit.journal_tail) {
-        return (
-            reason,
-            format!("{cause} (restarted {} times by systemd).", unit.restarts),
-        );
-    }
-    if unit.active != "active" {
-        let code = unit
-            .exit_status
-            .map(|c| format!(" with exit code {c}"))
-            .unwrap_or_default();
-        let last = last_line(&unit.journal_tail).unwrap_or("nothing");
-        let message = format!(
-            "vLLM ended{code} and is {} ({}); its journal last said: {last:?}.",
-            unit.active, unit.sub
-        );
-        return (Reason::Exited, message);
-    }
-    match probe {
-        Some(VllmProbe::WrongModel { served }) => (
-            Reason::WrongModel,
-            format!(
-                "vLLM answers, but it serves {} and not the model of this spec.",
-                served.join(", ")
-            ),
-        ),
-        Some(VllmProbe::Unreachable { why }) => (
-            Reason::Unreachable,
-            format!("vLLM's port can't be reached from the operator: {why}."),
-        ),
-        Some(VllmProbe::Unauthorized) => (
-            Reason::Unreachable,
-            "vLLM refuses the API key of spec.vllm.apiKey.".to_owned(),
-        ),
-        Some(VllmProbe::NoCompletion { why }) => (
-            Reason::Loading,
-            format!("vLLM has loaded its model, but {why}."),
-        ),
-        Some(VllmProbe::Unhealthy { status }) => (
-            Reason::Loading,
-            format!("vLLM answers {status} on /health."),
-        ),
-        _ => (
-            Reason::Loading,
-            format!("vLLM is loading its model (for {loading_for} s)."),
-        ),
-    }
-}
-
-/// Causes that a person can act on, as vLLM's journal words them.
-fn cause(journal: &str) -> Option<(Reason, String)> {
-    const CAUSES: [(&str, Reason, &str); 6] = [
-        (
-            "CUDA out of memory",
-            Reason::OutOfMemory,
-            "The model does not fit into the GPUs' memory",
-        ),
-        (
-            "OutOfMemoryError",
-            Reason::OutOfMemory,
-            "The model does not fit into the GPUs' memory",
-        ),
-        (
-            "No available memory for the cache blocks",
-            Reason::OutOfMemory,
-            "No GPU memory is left for the KV cache; lower maxModelLen or raise gpuMemoryUtilization",
-        ),
-        (
-            "GatedRepoError",
-            Reason::ModelNotFound,
-            "The model is gated: its licence must be accepted and spec.vllm.huggingFaceToken be set",
-        ),
-        (
-            "RepositoryNotFoundError",
-            Reason::ModelNotFound,
-            "There is no such model on the hub, or it is private",
-        ),
-        (
-            "is not a local folder and is not a valid model identifier",
-            Reason::ModelNotFound,
-            "There is no such model on the hub",
-        ),
-    ];
-    let (line, (_, reason, text)) = journal.lines().rev().find_map(|line| {
-        CAUSES
-            .iter()
-            .find(|(needle, ..)| line.contains(needle))
-            .map(|c| (line, c))
-    })?;
-    Some((
-        *reason,
-        format!(
-            "{text}: {}",
-            line.trim().chars().take(200).collect::<String>()
-        ),
-    ))
-}
-
 /// A prober that has just started has no answer yet: what was said before stands so long.
 #[expect(clippy::unnecessary_wraps, reason = "a check returns it as it is")]
-fn unasked(draft: &mut Draft) -> Decision {
+pub(super) fn unasked(draft: &mut Draft) -> Decision {
     draft.partial = true;
     Some(Verdict::Wait { until: ON_WAKE })
 }
 
 fn answering(view: &View<'_>, draft: &mut Draft) -> Decision {
     match view.observed.probe.as_ref().and_then(|p| p.http.as_ref()) {
-        Some(HttpProbe::Healthy { status }) => {
-            draft.met(
-                C::ProbeReady,
-                Reason::Healthy,
-                format!("Its probe answers {status}."),
-            );
+        Some(HttpProbe::Healthy { status, first_run }) => {
+            let message = match first_run {
+                Some(FirstRun::NoAdministrator) => format!(
+                    "Its probe answers {status}, but no administrator was made yet: open {} and choose a password (and give the setup token, if it \
+                     asks for one) within five minutes of Portainer's start; after that run `docker restart portainer` inside first.",
+                    url(view)
+                ),
+                _ => format!("Its probe answers {status}."),
+            };
+            draft.met(C::ProbeReady, Reason::Healthy, message);
             Some(Verdict::Done {
                 recheck: view.observed.drift,
             })
         }
-        Some(HttpProbe::Unhealthy { status }) => draft.wait(
+        Some(HttpProbe::Unhealthy {
+            first_run: Some(FirstRun::Closed),
+            ..
+        }) => draft.wait(
+            C::ProbeReady,
+            Reason::Unhealthy,
+            format!(
+                "Portainer has closed itself, since no administrator was made within five minutes of its start: run `docker restart portainer` \
+                 inside, then open {} and choose a password.",
+                url(view)
+            ),
+            ON_WAKE,
+        ),
+        Some(HttpProbe::Unhealthy { status, .. }) => draft.wait(
             C::ProbeReady,
             Reason::Unhealthy,
             format!("Its probe answers {status}, not what spec.probe expects."),
@@ -328,5 +156,24 @@ fn answering(view: &View<'_>, draft: &mut Draft) -> Decision {
             "It is being probed for the first time.",
             ON_WAKE.min(view.observed.drift),
         ),
+    }
+}
+
+/// Where a person finds what is probed.
+fn url(view: &View<'_>) -> String {
+    let address = view.seen().and_then(|s| s.addresses.first().cloned());
+    let Role::Container {
+        probe: Some(ProbeSpec::Http(probe)),
+        ..
+    } = &view.present.role
+    else {
+        return "it".to_owned();
+    };
+    match address {
+        Some(address) if address.contains(':') => {
+            format!("{}://[{address}]:{}", probe.scheme(), probe.port)
+        }
+        Some(address) => format!("{}://{address}:{}", probe.scheme(), probe.port),
+        None => "it".to_owned(),
     }
 }

@@ -24,8 +24,9 @@ mod phoenix;
 mod placement;
 mod replicas;
 mod rules;
-mod setup;
 mod service;
+mod serving;
+mod setup;
 mod trouble;
 
 /// Not a test: in a process that was started to be the operator, this is its `main`.

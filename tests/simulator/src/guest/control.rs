@@ -67,6 +67,21 @@ impl GuestControl {
         self.shared.faults.set_vllm(vmid, failure);
     }
 
+    /// How many requests a guest's vLLM says it works on, and how many wait.
+    pub fn load_vllm(&self, vmid: u32, running: u64, waiting: u64) {
+        self.shared.faults.set_load(vmid, running, waiting);
+    }
+
+    /// The storage driver that Docker comes to in all guests, such as `vfs` where nothing better works.
+    pub fn set_docker_storage(&self, driver: &str) {
+        self.shared.faults.set_docker_storage(driver);
+    }
+
+    /// How long Portainers wait for their first administrator.
+    pub fn set_portainer_window(&self, window: Duration) {
+        self.shared.faults.set_portainer_window(window);
+    }
+
     /// Kills the engines behind a guest's vLLM servers, as a crash of a GPU worker does; how many there were.
     pub fn kill_engine(&self, vmid: u32) -> usize {
         self.shared

@@ -79,6 +79,9 @@ struct Switches {
     timing: GuestTiming,
     commands: HashMap<(Option<u32>, String), Failure>,
     vllm: HashMap<u32, VllmFailure>,
+    load: HashMap<u32, (u64, u64)>,
+    docker_storage: Option<String>,
+    portainer_window: Option<Duration>,
     cut_after: Option<usize>,
     cut_at: Option<(Direction, Place)>,
     delay: Option<Duration>,
@@ -143,6 +146,38 @@ impl Faults {
 
     pub(super) fn vllm(&self, vmid: u32) -> Option<VllmFailure> {
         self.switches().vllm.get(&vmid).copied()
+    }
+
+    pub(super) fn set_load(&self, vmid: u32, running: u64, waiting: u64) {
+        self.switches().load.insert(vmid, (running, waiting));
+    }
+
+    /// Requests that a guest's vLLM works on, and those that wait.
+    pub(super) fn load(&self, vmid: u32) -> (u64, u64) {
+        self.switches().load.get(&vmid).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set_docker_storage(&self, driver: &str) {
+        self.switches().docker_storage = Some(driver.to_owned());
+    }
+
+    /// Docker's storage driver.
+    pub(super) fn docker_storage(&self) -> String {
+        self.switches()
+            .docker_storage
+            .clone()
+            .unwrap_or_else(|| "overlay2".to_owned())
+    }
+
+    pub(super) fn set_portainer_window(&self, window: Duration) {
+        self.switches().portainer_window = Some(window);
+    }
+
+    /// How long Portainer waits for its first administrator.
+    pub(super) fn portainer_window(&self) -> Duration {
+        self.switches()
+            .portainer_window
+            .unwrap_or(Duration::from_mins(5))
     }
 
     pub(super) fn set_cut(&self, after: Option<usize>) {

@@ -1,11 +1,13 @@
 //! Portainer's server as far as it is looked at from outside: HTTPS with a certificate of its own, the status page, and the first administrator.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +29,18 @@ struct Server {
     instance: String,
     /// Somebody has set the administrator's password.
     administered: AtomicBool,
+    started: Instant,
+}
+
+impl Server {
+    /// Nobody came in time to be the administrator: it waits for a restart and tells everybody so.
+    fn closed(&self, guest: &Guest, path: &str) -> bool {
+        !self.administered.load(Ordering::Relaxed)
+            && self.started.elapsed() >= guest.shared.faults.portainer_window()
+            && path.starts_with("/api")
+            && path != "/api/status"
+            && path != "/api/settings/public"
+    }
 }
 
 impl Portainer {
@@ -45,15 +59,17 @@ impl Portainer {
             version: version.to_owned(),
             instance: uuid(),
             administered: AtomicBool::new(false),
+            started: Instant::now(),
         });
         let running = CancellationToken::new();
-        let until = running.clone();
+        let (until, inside) = (running.clone(), Arc::downgrade(guest));
         let service = Arc::new(move |stream| {
             let (acceptor, server, until) = (acceptor.clone(), server.clone(), until.clone());
+            let inside = inside.clone();
             tokio::spawn(async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
                     web::serve(stream, until, move |request| {
-                        answer(server.clone(), request)
+                        answer(server.clone(), inside.clone(), request)
                     });
                 }
             });
@@ -98,8 +114,20 @@ fn uuid() -> String {
     )
 }
 
-async fn answer(server: Arc<Server>, request: Request<Incoming>) -> Answer {
+async fn answer(server: Arc<Server>, guest: Weak<Guest>, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
+    if guest
+        .upgrade()
+        .is_some_and(|guest| server.closed(&guest, parts.uri.path()))
+    {
+        let message = "Administrator initialization timeout";
+        let mut answer = json_answer(303, &json!({"message": message, "details": message}));
+        answer.headers_mut().insert(
+            "redirect-reason",
+            HeaderValue::from_static("AdminInitTimeout"),
+        );
+        return answer;
+    }
     let body = body
         .collect()
         .await

@@ -3,5 +3,6 @@
 mod gpus;
 mod placement;
 mod properties;
+mod serving;
 mod tables;
 mod world;

@@ -450,6 +450,7 @@ impl World {
                     since: Some(1),
                     executable_found: true,
                     journal_tail: String::new(),
+                    complaints: String::new(),
                 });
             }
             GuestStep::Clean => guest.state = None,
@@ -507,5 +508,6 @@ fn guest() -> GuestFacts {
         nvidia_error: None,
         host_driver: Some("580.76.05".into()),
         os: None,
+        docker_storage: None,
     }
 }

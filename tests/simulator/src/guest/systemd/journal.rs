@@ -64,6 +64,7 @@ pub(in crate::guest) async fn journalctl(guest: &Guest, call: &Call) -> i32 {
     let mut cat = false;
     let mut reverse = false;
     let mut quiet = false;
+    let mut since: Option<u64> = None;
     let mut args = call.args.iter();
     while let Some(arg) = args.next() {
         let (name, attached) = calls::option(arg);
@@ -80,7 +81,11 @@ pub(in crate::guest) async fn journalctl(guest: &Guest, call: &Call) -> i32 {
             "-o" | "--output" => cat = value() == "cat",
             "-r" | "--reverse" => reverse = true,
             "-q" | "--quiet" => quiet = true,
-            "-S" | "--since" | "-U" | "--until" | "-p" | "--priority" | "-g" | "--grep" => {
+            // `@` and a time in Unix seconds; other notations bound nothing here
+            "-S" | "--since" => {
+                since = value().strip_prefix('@').and_then(|at| at.parse().ok());
+            }
+            "-U" | "--until" | "-p" | "--priority" | "-g" | "--grep" => {
                 drop(value());
             }
             "--vacuum-time" | "--vacuum-size" | "--vacuum-files" => {
@@ -107,6 +112,7 @@ pub(in crate::guest) async fn journalctl(guest: &Guest, call: &Call) -> i32 {
     let wanted = |line: &Line| {
         (units.is_empty() || units.contains(&line.unit))
             && (identifiers.is_empty() || identifiers.contains(&line.identifier))
+            && since.is_none_or(|since| since_epoch(line.at).as_secs() >= since)
     };
     let mut lines: Vec<_> = guest
         .units

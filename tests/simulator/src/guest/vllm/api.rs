@@ -263,6 +263,10 @@ fn stream(chat: bool, model: &str, count: u64, reason: &str) -> Answer {
 /// The metrics that dashboards and autoscalers look at; the real server has some 300 more lines.
 fn metrics(engine: &Engine) -> String {
     let label = format!("{{engine=\"0\",model_name=\"{}\"}}", engine.served[0]);
+    let (running, waiting) = engine
+        .guest
+        .upgrade()
+        .map_or((0, 0), |guest| guest.shared.faults.load(guest.vmid));
     let requests = engine.requests.load(Ordering::Relaxed);
     let generated = engine.generated.load(Ordering::Relaxed);
     let mut text = String::new();
@@ -276,7 +280,9 @@ fn metrics(engine: &Engine) -> String {
         clippy::cast_precision_loss,
         reason = "metrics are floating-point numbers, and these counts are small"
     )]
-    let (requests, generated, started) = (
+    let (running, waiting, requests, generated, started) = (
+        running as f64,
+        waiting as f64,
         requests as f64,
         generated as f64,
         seconds(engine.started) as f64,
@@ -291,13 +297,13 @@ fn metrics(engine: &Engine) -> String {
         "vllm:num_requests_running",
         "gauge",
         "Number of requests in model execution batches.",
-        &[("", label.clone(), 0.0)],
+        &[("", label.clone(), running)],
     );
     family(
         "vllm:num_requests_waiting",
         "gauge",
         "Number of requests waiting to be processed.",
-        &[("", label.clone(), 0.0)],
+        &[("", label.clone(), waiting)],
     );
     let states = ["awake", "weights_offloaded", "discard_all"].map(|state| {
         (

@@ -22,6 +22,8 @@ use args::{Refused, Serve};
 
 /// A loaded engine.
 pub(super) struct Engine {
+    /// Where it runs.
+    guest: std::sync::Weak<Guest>,
     model: String,
     served: Vec<String>,
     max_model_len: u64,
@@ -203,6 +205,7 @@ async fn serve_model(guest: &Arc<Guest>, call: &Call, serve: Serve, version: &st
         return log.failure(&text).await;
     }
     let engine = Arc::new(Engine {
+        guest: Arc::downgrade(guest),
         max_model_len: serve
             .max_model_len
             .unwrap_or_else(|| serve.native_context()),

@@ -18,15 +18,16 @@ pub(super) async fn info(guest: &Guest, call: &Call, args: &[&str]) -> i32 {
     if let (Some(all), Some(more)) = (runtimes.as_object_mut(), config["runtimes"].as_object()) {
         all.extend(more.clone());
     }
+    let driver = guest.shared.faults.docker_storage();
     let id = guest.files.read(ENGINE_ID).unwrap_or_default();
     let names: Vec<_> = runtimes
         .as_object()
         .map(|all| all.keys().cloned().collect())
         .unwrap_or_default();
-    let facts = json!({"ID": id, "Driver": "overlay2", "ServerVersion": VERSION, "Containers": state.containers.len(), "Images": state.images.len(),
+    let facts = json!({"ID": id, "Driver": driver, "ServerVersion": VERSION, "Containers": state.containers.len(), "Images": state.images.len(),
         "Runtimes": runtimes, "DefaultRuntime": config["default-runtime"].as_str().unwrap_or("runc"), "CgroupVersion": "2", "CgroupDriver": "systemd", "DockerRootDir": "/var/lib/docker"});
     let text = format!(
-        "Client: Docker Engine - Community\n Version:    {VERSION}\n\nServer:\n Containers: {}\n Images: {}\n Server Version: {VERSION}\n Storage Driver: overlay2\n Cgroup Driver: systemd\n Cgroup Version: 2\n Runtimes: {}\n ID: {id}\n Docker Root Dir: /var/lib/docker\n",
+        "Client: Docker Engine - Community\n Version:    {VERSION}\n\nServer:\n Containers: {}\n Images: {}\n Server Version: {VERSION}\n Storage Driver: {driver}\n Cgroup Driver: systemd\n Cgroup Version: 2\n Runtimes: {}\n ID: {id}\n Docker Root Dir: /var/lib/docker\n",
         state.containers.len(),
         state.images.len(),
         names.join(" ")
