@@ -12,7 +12,7 @@ use tracing::{Instrument, debug, info};
 use crate::{
     by_uid::ByUid,
     fleet::Cluster,
-    guest::{GuestError, GuestFacts, GuestKey, GuestOp, Session},
+    guest::{Access, GuestError, GuestFacts, GuestKey, GuestOp, Session},
     memory::Failure,
     wake::{ObjectKey, Wakes},
 };
@@ -72,6 +72,8 @@ pub struct Visit {
     pub node: String,
     /// Container and object.
     pub key: GuestKey,
+    /// By which ways it may be entered.
+    pub access: Access,
     /// To be woken at the end.
     pub who: ObjectKey,
     /// How.
@@ -141,7 +143,10 @@ impl Sessions {
             let work = async {
                 let open = match session.take() {
                     Some(open) => open,
-                    None => Session::open(visit.cluster.client(), &visit.node, &visit.key).await?,
+                    None => {
+                        let client = visit.cluster.client();
+                        Session::open(client, &visit.node, &visit.key, &visit.access).await?
+                    }
                 };
                 session.insert(open).run(&order.op).await
             };
@@ -203,8 +208,12 @@ impl GuestView {
             }
             Err(e) => {
                 info!(op = op.name(), error = %e, "guest operation failed");
-                if let GuestError::ConsoleBusy { .. } = &e {
+                if e.is_console_busy() {
                     self.console_busy = Some(e.to_string());
+                }
+                if e.is_host_key_changed() {
+                    // what was seen may be another machine's
+                    self.facts = None;
                 }
                 let last = self.trouble.as_ref();
                 self.trouble = Some(Failure::after(last, op.name(), &e.to_string()));

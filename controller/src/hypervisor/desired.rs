@@ -12,6 +12,7 @@ use proxmox_client::{
     Client, ClientConfig, Credentials, Fingerprint, SecretString, Timeouts, Trust,
 };
 
+use super::ssh::KeyPair;
 use crate::{
     context::Context,
     engine::key_of,
@@ -29,6 +30,8 @@ pub(crate) struct Desired {
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// Objects that use it.
     pub(crate) users: Vec<String>,
+    /// The key pair for SSH into its containers.
+    pub(crate) ssh: KeyPair,
     /// Where its credentials are, as `namespace/name`.
     pub(crate) secret: String,
 }
@@ -42,9 +45,18 @@ pub(crate) async fn desired(object: &Hypervisor, cx: &Arc<Context>) -> Result<De
         Err(_) if deleting => cx.fleet.get(&object.name_any()),
         Err(fault) => return Err(fault),
     };
+    let ssh = if deleting {
+        KeyPair::Unwanted
+    } else {
+        KeyPair::find(object, cx).await?
+    };
+    if let Some(cluster) = cluster.as_ref().filter(|_| !deleting) {
+        cluster.keep_ssh(ssh.usable());
+    }
     Ok(Desired {
         deleting,
         cluster,
+        ssh,
         users,
         secret: format!("{}/{}", cx.namespace, object.spec.credentials_secret),
     })
@@ -88,6 +100,7 @@ async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>,
     };
     let (token_id, token_secret) = (needed("tokenId")?, needed("tokenSecret")?);
     let (password, root_password) = (field("password"), field("rootPassword"));
+    let guest = object.spec.guest.clone().unwrap_or_default();
     let settings = ClusterSettings {
         name: name.clone(),
         instance: object
@@ -97,7 +110,8 @@ async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>,
             .unwrap_or_else(|| cx.instance.clone()),
         interval: object.spec.poll_interval().into(),
         drift: object.spec.drift_interval().into(),
-        guest_proxy: object.spec.guest.as_ref().and_then(|g| g.proxy.clone()),
+        transport: guest.transport(),
+        guest_proxy: guest.proxy,
     };
     let optional = |v: &Option<String>| v.clone().unwrap_or_default();
     let connection = format!("{:?} {:?}", object.spec.endpoints, object.spec.tls);

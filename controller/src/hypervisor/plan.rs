@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::ResourceExt;
 use phoenix_crds::{
     Hypervisor,
     conditions::{ConditionType as C, Reason},
@@ -13,6 +14,7 @@ use super::{
     Step,
     desired::Desired,
     observe::{Inventory, Observed},
+    ssh::KeyPair,
 };
 use crate::{
     condition::{Finding, Truth, said_true},
@@ -50,6 +52,7 @@ fn decide(
         );
         findings.push(Finding::working(C::Ready, Reason::Deleting, message));
     }
+    findings.extend(desired.ssh.finding(&object.name_any()));
     match &observed.health {
         None | Some(Health::Unknown) if was_connected(object) => {
             // an operator that has just started: what was said stands until something else is known
@@ -116,6 +119,10 @@ fn decide(
             Reason::PrivilegesMissing,
             message,
         ));
+    }
+    // before anything is created that is to know it
+    if desired.ssh == KeyPair::Missing {
+        return Verdict::Do(Step::MakeSshKey);
     }
     if observed.barred.is_some() {
         return Verdict::Do(Step::Admit);
@@ -220,6 +227,7 @@ mod tests {
             deleting: false,
             cluster: None,
             users: Vec::new(),
+            ssh: KeyPair::Unwanted,
             secret: "phoenix-system/home".to_owned(),
         };
         let health = Some(Health::Failed {

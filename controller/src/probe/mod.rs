@@ -6,7 +6,7 @@
 mod client;
 mod http;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vllm;
 
 pub use client::{ProbeClient, ProxyInvalid};

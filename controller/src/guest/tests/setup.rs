@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::pty::{Guest, shells};
+use super::pty::{Guest, ways};
 use super::{operate, setup};
 use crate::guest::facts::SetupPhase;
 use crate::guest::op::{GuestOp, SetupRun};
@@ -26,7 +26,7 @@ const WAIT: GuestOp = GuestOp::AwaitSetup {
 
 #[tokio::test]
 async fn a_script_runs_with_its_environment_and_is_verified() {
-    for shell in shells() {
+    for shell in ways() {
         let guest = Guest::new(&shell);
         let run = SetupRun {
             verify: Some("#!/bin/sh\ntest \"$(cat $OUT)\" = done\n".to_owned()),

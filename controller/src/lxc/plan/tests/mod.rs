@@ -2,5 +2,6 @@
 
 mod gpus;
 mod properties;
+mod ssh;
 mod tables;
 mod world;

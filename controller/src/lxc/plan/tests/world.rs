@@ -164,6 +164,7 @@ pub(super) struct World {
     pub(super) has_root: bool,
     pub(super) steps: Vec<String>,
     pub(super) in_guest: GuestFacts,
+    pub(super) ssh_key: Option<String>,
     pub(super) seen_at: Instant,
     /// The GPUs that its status says it holds, and whether alone.
     pub(super) held: BTreeMap<u32, bool>,
@@ -185,6 +186,7 @@ impl World {
             has_root: true,
             steps: Vec::new(),
             in_guest: guest(),
+            ssh_key: None,
             seen_at: Instant::now()
                 .checked_sub(Duration::from_secs(150))
                 .unwrap_or_else(Instant::now),
@@ -212,6 +214,7 @@ impl World {
         seen.node_gpus.clone_from(&self.node_gpus);
         seen.driver_step.clone_from(&self.driver_step);
         seen.bridges = Some(vec!["vmbr0".into()]);
+        seen.ssh_key = self.ssh_key.clone();
         let Some(vmid) = desired.target.vmid else {
             seen.candidate = Some(901);
             return seen;
@@ -377,7 +380,9 @@ impl World {
         let guest = &mut self.in_guest;
         match step {
             GuestStep::AwaitBoot { .. } | GuestStep::Inspect => {}
+            GuestStep::Authorize => guest.ssh_key = Some(true),
             GuestStep::Personalise => {
+                guest.ssh_key = Some(true);
                 guest.state = Some(GuestState {
                     key: "901-u-1".into(),
                     personalised: true,
@@ -486,6 +491,8 @@ fn guest() -> GuestFacts {
         driver_version: "580.76.05".into(),
     };
     GuestFacts {
+        host_key: None,
+        ssh_key: Some(false),
         init: InitState::Running,
         default_route: true,
         resolves: true,
