@@ -238,6 +238,7 @@ impl Cluster {
         Access {
             console: self.settings.transport.by_console(),
             ssh,
+            ssh_key: self.ssh_line(),
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Access {
     pub console: bool,
     /// Over SSH: to where, or why that is not known.
     pub ssh: Option<Result<SshTarget, String>>,
+    /// The line of `authorized_keys` that lets us in, where SSH is used.
+    pub ssh_key: Option<String>,
 }
 
 impl Access {
@@ -35,6 +37,7 @@ impl Access {
     pub const CONSOLE: Self = Self {
         console: true,
         ssh: None,
+        ssh_key: None,
     };
 }
 
@@ -90,14 +93,10 @@ impl Session {
         access: &Access,
     ) -> Result<Self, GuestError> {
         let (shell, shown) = enter(client, node, key, access).await?;
-        let ssh_key = match &access.ssh {
-            Some(Ok(target)) => Some(target.key.authorized_line().to_owned()),
-            _ => None,
-        };
         Ok(Self {
             shell,
             key: key.clone(),
-            ssh_key,
+            ssh_key: access.ssh_key.clone(),
             shown,
             seen: None,
         })

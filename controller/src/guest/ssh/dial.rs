@@ -1,81 +1,199 @@
 //! The connection beneath SSH: directly, or through the proxy that probes take, too.
+//!
+//! A handshake of its own, since an SSH server speaks first: what an HTTP library reads beyond a proxy's answer is lost to us.
 
-use std::error::Error;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 
-use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tower::{Service, ServiceExt as _};
+
+/// No proxy's answer to CONNECT is longer.
+const LONGEST_HEAD: usize = 16 * 1024;
 
 /// Connects, or says in words what was in the way.
 pub(super) async fn dial(address: SocketAddr, proxy: Option<&str>) -> Result<TcpStream, String> {
-    let Some(proxy) = proxy else {
-        let stream = TcpStream::connect(address)
+    let stream = match proxy {
+        None => TcpStream::connect(address)
             .await
-            .map_err(|error| error.to_string())?;
-        // lines are short, and each is answered
-        stream
-            .set_nodelay(true)
-            .map_err(|error| error.to_string())?;
-        return Ok(stream);
+            .map_err(|error| error.to_string())?,
+        Some(proxy) => through(proxy, address)
+            .await
+            .map_err(|error| format!("through the guest proxy {proxy}: {error}"))?,
     };
-    let target: Uri = format!("http://{address}")
-        .parse()
-        .map_err(|_| format!("{address} is no address"))?;
-    let mut direct = HttpConnector::new();
-    direct.enforce_http(false);
-    direct.set_nodelay(true);
-    let (scheme, at) = split(proxy)?;
-    match scheme {
-        "socks5" | "socks5h" => through(SocksV5::new(at, direct), target).await,
-        "http" => through(Tunnel::new(at, direct), target).await,
-        other => Err(format!(
-            "SSH goes through socks5 and http proxies, not through {other}"
-        )),
-    }
-    .map_err(|error| format!("through the guest proxy {proxy}: {error}"))
+    // lines are short, and each is answered
+    stream
+        .set_nodelay(true)
+        .map_err(|error| error.to_string())?;
+    Ok(stream)
 }
 
-/// A proxy's scheme and address, with the port that the scheme stands for.
-fn split(proxy: &str) -> Result<(&str, Uri), String> {
-    let unusable = || format!("the guest proxy {proxy:?} is not usable");
-    let (scheme, place) = proxy.split_once("://").ok_or_else(unusable)?;
-    let place = place.trim_end_matches('/');
-    let default = if scheme == "http" { 80 } else { 1080 };
-    let uri: Uri = format!("http://{place}").parse().map_err(|_| unusable())?;
-    if uri.port().is_some() {
-        return Ok((scheme, uri));
-    }
-    let uri = format!("http://{place}:{default}")
-        .parse()
-        .map_err(|_| unusable())?;
-    Ok((scheme, uri))
-}
-
-async fn through<S>(connector: S, target: Uri) -> Result<TcpStream, String>
-where
-    S: Service<Uri, Response = TokioIo<TcpStream>>,
-    S::Error: Error,
-{
-    let connected = connector.oneshot(target).await;
-    connected
-        .map(TokioIo::into_inner)
-        .map_err(|error| chain(&error))
-}
-
-/// An error with all that caused it.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
+async fn through(proxy: &str, address: SocketAddr) -> Result<TcpStream, String> {
+    let (scheme, place) = proxy.split_once("://").ok_or("it is no address")?;
+    let port = match scheme {
+        "socks5" | "socks5h" => 1080,
+        "http" => 80,
+        other => {
+            return Err(format!(
+                "SSH goes through socks5 and http proxies, not through {other}"
+            ));
         }
-        cause = error.source();
+    };
+    let place = place.trim_end_matches('/');
+    let has_port = place
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let place = if has_port {
+        place.to_owned()
+    } else {
+        format!("{place}:{port}")
+    };
+    let mut stream = TcpStream::connect(&place)
+        .await
+        .map_err(|error| format!("the proxy itself can't be reached: {error}"))?;
+    let led = if scheme == "http" {
+        connect(&mut stream, address).await
+    } else {
+        socks5(&mut stream, address).await
+    };
+    match led {
+        Ok(Ok(())) => Ok(stream),
+        Ok(Err(refusal)) => Err(refusal),
+        Err(error) => Err(error.to_string()),
     }
-    text
+}
+
+/// RFC 1928, without authentication. The inner error is the proxy's refusal.
+async fn socks5(stream: &mut TcpStream, address: SocketAddr) -> io::Result<Result<(), String>> {
+    stream.write_all(&[5, 1, 0]).await?;
+    let mut chosen = [0; 2];
+    stream.read_exact(&mut chosen).await?;
+    if chosen != [5, 0] {
+        return Ok(Err(
+            "it speaks no SOCKS5, or not without a password".to_owned()
+        ));
+    }
+    let mut request = vec![5, 1, 0];
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            request.push(1);
+            request.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            request.push(4);
+            request.extend(ip.octets());
+        }
+    }
+    request.extend(address.port().to_be_bytes());
+    stream.write_all(&request).await?;
+    let mut reply = [0; 4];
+    stream.read_exact(&mut reply).await?;
+    let bound = match reply[3] {
+        1 => 4,
+        4 => 16,
+        _ => stream.read_u8().await?.into(),
+    };
+    stream.read_exact(&mut vec![0; bound + 2]).await?;
+    let refusal = match reply[1] {
+        0 => return Ok(Ok(())),
+        2 => "its rules forbid it",
+        3 => "network unreachable",
+        4 => "host unreachable",
+        5 => "connection refused",
+        6 => "no answer in time",
+        8 => "it knows no such addresses",
+        _ => "it failed",
+    };
+    Ok(Err(refusal.to_owned()))
+}
+
+/// HTTP's CONNECT. The inner error is the proxy's refusal.
+async fn connect(stream: &mut TcpStream, address: SocketAddr) -> io::Result<Result<(), String>> {
+    let request = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && head.len() < LONGEST_HEAD {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head);
+    let answer = head.lines().next().unwrap_or_default();
+    let code = answer.split(' ').nth(1).unwrap_or_default();
+    if answer.starts_with("HTTP/1.") && code.starts_with('2') {
+        return Ok(Ok(()));
+    }
+    Ok(Err(format!("it answers {answer:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A proxy that has all its answers ready, and the server's first words with the last of them.
+    async fn proxy(scheme: &str, answers: &'static [&'static [u8]]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("{scheme}://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1024];
+            for answer in answers {
+                stream.read(&mut asked).await.unwrap();
+                stream.write_all(answer).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn nothing_is_lost_that_a_server_says_first() {
+        let rows: [(&str, &'static [&'static [u8]]); 3] = [
+            (
+                "socks5",
+                &[
+                    b"\x05\x00",
+                    b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00SSH-2.0-x",
+                ],
+            ),
+            (
+                "socks5h",
+                &[b"\x05\x00", b"\x05\x00\x00\x03\x03a.b\x00\x16SSH-2.0-x"],
+            ),
+            ("http", &[b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\nSSH-2.0-x"]),
+        ];
+        for (scheme, answers) in rows {
+            let proxy = proxy(scheme, answers).await;
+            let address = "[fd00::150]:22".parse().unwrap();
+            let mut stream = dial(address, Some(&proxy)).await.unwrap();
+            let mut said = [0; 9];
+            stream.read_exact(&mut said).await.unwrap();
+            assert_eq!(&said, b"SSH-2.0-x", "{scheme}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_proxy_refuses_is_told() {
+        let rows: [(&str, &'static [&'static [u8]], &str); 4] = [
+            ("socks5", &[b"\x05\xff"], "password"),
+            (
+                "socks5",
+                &[b"\x05\x00", b"\x05\x04\x00\x01\x00\x00\x00\x00\x00\x00"],
+                "host unreachable",
+            ),
+            (
+                "http",
+                &[b"HTTP/1.1 403 Forbidden\r\n\r\n"],
+                "403 Forbidden",
+            ),
+            ("ftp", &[], "not through ftp"),
+        ];
+        for (scheme, answers, told) in rows {
+            let proxy = proxy(scheme, answers).await;
+            let error = dial("10.0.0.150:22".parse().unwrap(), Some(&proxy))
+                .await
+                .unwrap_err();
+            assert!(error.contains(told) && error.contains(&proxy), "{error}");
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod hosts;
 mod phoenix;
 mod replicas;
 mod rules;
+mod ssh;
 mod trouble;
 
 /// Not a test: in a process that was started to be the operator, this is its `main`.
