@@ -45,6 +45,9 @@ impl GuestView {
 /// A console stays ours for so long after an operation, since another one mostly follows at once; then it is everybody's again.
 const LINGER: Duration = Duration::from_secs(3);
 
+/// An SSH server that is yet to start is tried at this pace.
+const SERVER_RECHECK: Duration = Duration::from_millis(500);
+
 #[derive(Debug)]
 struct Order {
     op: GuestOp,
@@ -78,6 +81,26 @@ pub struct Visit {
     pub who: ObjectKey,
     /// How.
     pub wakes: Wakes,
+}
+
+impl Visit {
+    /// Opens a session. Where it is by SSH alone, the start of the server belongs to the boot that is waited for.
+    async fn open(&self, op: &GuestOp) -> Result<Session, GuestError> {
+        let patience = match op {
+            GuestOp::AwaitBoot { limit, .. } => *limit,
+            _ => Duration::ZERO,
+        };
+        let end = Instant::now() + patience;
+        loop {
+            let client = self.cluster.client();
+            match Session::open(client, &self.node, &self.key, &self.access).await {
+                Err(GuestError::SshUnreached { .. }) if Instant::now() < end => {
+                    tokio::time::sleep(SERVER_RECHECK).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
 }
 
 impl Sessions {
@@ -143,10 +166,7 @@ impl Sessions {
             let work = async {
                 let open = match session.take() {
                     Some(open) => open,
-                    None => {
-                        let client = visit.cluster.client();
-                        Session::open(client, &visit.node, &visit.key, &visit.access).await?
-                    }
+                    None => visit.open(&order.op).await?,
                 };
                 session.insert(open).run(&order.op).await
             };

@@ -43,28 +43,28 @@ impl Access {
 
 /// What carries a session.
 enum Carrier {
-    Console(Console),
+    Console(Box<Console>),
     Ssh(Box<SshLine>),
 }
 
 impl Terminal for Carrier {
     async fn send(&mut self, bytes: &[u8]) -> Result<(), TerminalError> {
         match self {
-            Self::Console(console) => Terminal::send(console, bytes).await,
+            Self::Console(console) => Terminal::send(&mut **console, bytes).await,
             Self::Ssh(line) => line.send(bytes).await,
         }
     }
 
     async fn resize(&mut self, cols: u16, rows: u16) -> Result<(), TerminalError> {
         match self {
-            Self::Console(console) => Terminal::resize(console, cols, rows).await,
+            Self::Console(console) => Terminal::resize(&mut **console, cols, rows).await,
             Self::Ssh(line) => line.resize(cols, rows).await,
         }
     }
 
     async fn recv(&mut self) -> Result<Option<Vec<u8>>, TerminalError> {
         match self {
-            Self::Console(console) => Terminal::recv(console).await,
+            Self::Console(console) => Terminal::recv(&mut **console).await,
             Self::Ssh(line) => line.recv().await,
         }
     }
@@ -181,7 +181,7 @@ async fn console(
 ) -> Result<Shell<Carrier>, GuestError> {
     let attach = async |company| {
         let console = open(client, node, key).await?;
-        Shell::open(Carrier::Console(console), company, Timing::PRODUCTION).await
+        Shell::open(Carrier::Console(Box::new(console)), company, Timing::PRODUCTION).await
     };
     match attach(Company::Unknown).await {
         Err(GuestError::ConsoleBusy { .. }) if is_alone(client, node, key.vmid).await => {
@@ -220,8 +220,8 @@ fn outcome(seen: GuestFacts, op: &GuestOp, key: &GuestKey) -> Option<GuestFacts>
         _ => return None,
     };
     Some(GuestFacts {
-        state,
         ssh_key,
+        state,
         ..seen
     })
 }

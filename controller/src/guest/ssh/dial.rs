@@ -138,7 +138,7 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = [0; 1024];
             for answer in answers {
-                stream.read(&mut asked).await.unwrap();
+                assert_ne!(stream.read(&mut asked).await.unwrap(), 0);
                 stream.write_all(answer).await.unwrap();
             }
             std::future::pending::<()>().await;

@@ -1,11 +1,13 @@
 //! SSH as the other way into containers: by itself, where the console is refused, and where a human sits on it.
 
-use k8s_openapi::api::core::v1::Secret;
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
 };
-use phoenix_crds::{LxcContainer, LxcStatus, LxcTemplate};
+use phoenix_crds::{Hypervisor, LxcContainer, LxcStatus, LxcTemplate};
 use phoenix_lab::installation::OPERATOR_NAMESPACE;
 use proxmox_client::{Client, ClientConfig, Console, Credentials, Timeouts, Trust};
 use proxmox_simulator::{HostShape, SimulatorConfig};
@@ -49,6 +51,10 @@ fn consoles(stage: &Stage) -> usize {
         .iter()
         .filter(|c| c.path.ends_with("/termproxy"))
         .count()
+}
+
+fn secret_data(secret: &Secret) -> &BTreeMap<String, ByteString> {
+    secret.data.as_ref().expect("data")
 }
 
 fn host_key(status: Option<&LxcStatus>) -> Option<String> {
@@ -114,10 +120,60 @@ async fn ssh_alone_brings_a_hierarchy_up_and_knows_each_container_by_its_key() {
         (owner.kind.as_str(), owner.name.as_str()),
         ("Hypervisor", "ssh-alone")
     );
-    let public = String::from_utf8(secret.data.unwrap()["ssh-publickey"].0.clone()).unwrap();
+    let public = String::from_utf8(secret_data(&secret)["ssh-publickey"].0.clone()).unwrap();
     let guests = stage.simulator.guests().unwrap();
     let authorized = guests.read_file(901, "/root/.ssh/authorized_keys").unwrap();
     assert_eq!(authorized.matches(public.trim()).count(), 1, "{authorized}");
+
+    // a broken one is told, and neither replaced nor in the way of what needs none
+    let private = |bytes: &[u8]| {
+        let data = json!({"data": {"ssh-privatekey": ByteString(bytes.to_vec())}});
+        let secrets = secrets.clone();
+        async move {
+            let params = PatchParams::default();
+            let patch = Patch::Merge(&data);
+            secrets
+                .patch("phoenix-ssh-ssh-alone", &params, &patch)
+                .await
+                .unwrap();
+        }
+    };
+    let key_is = |reason: &'static str| {
+        move |o: &Hypervisor| {
+            let conditions = o.status.iter().flat_map(|s| &s.conditions);
+            let mut ready = conditions.filter(|c| c.type_ == "SshKeyReady");
+            ready.any(|c| c.reason == reason)
+        }
+    };
+    let before = secret_data(&secret)["ssh-privatekey"].0.clone();
+    private(b"nonsense").await;
+    let told = stage
+        .until(
+            stage.hypervisors(),
+            "ssh-alone",
+            "a broken key",
+            key_is("Invalid"),
+        )
+        .await;
+    let conditions = told.status.unwrap().conditions;
+    assert!(
+        conditions[0]
+            .message
+            .contains("phoenix-system/phoenix-ssh-ssh-alone"),
+        "{}",
+        conditions[0].message
+    );
+    let kept = secrets.get("phoenix-ssh-ssh-alone").await.unwrap();
+    assert_eq!(secret_data(&kept)["ssh-privatekey"].0, b"nonsense");
+    private(&before).await;
+    stage
+        .until(
+            stage.hypervisors(),
+            "ssh-alone",
+            "its key",
+            key_is("Created"),
+        )
+        .await;
 
     // the clone has a key of its own, and it is the recorded one
     let recorded = host_key(top.status.as_ref()).expect("a recorded host key");
