@@ -181,7 +181,12 @@ async fn console(
 ) -> Result<Shell<Carrier>, GuestError> {
     let attach = async |company| {
         let console = open(client, node, key).await?;
-        Shell::open(Carrier::Console(Box::new(console)), company, Timing::PRODUCTION).await
+        Shell::open(
+            Carrier::Console(Box::new(console)),
+            company,
+            Timing::PRODUCTION,
+        )
+        .await
     };
     match attach(Company::Unknown).await {
         Err(GuestError::ConsoleBusy { .. }) if is_alone(client, node, key.vmid).await => {
