@@ -11,15 +11,16 @@ pub(crate) async fn act(
     desired: &Desired,
     cx: &Context,
 ) -> Result<Receipt, Fault> {
+    let barred = match step {
+        Step::MakeSshKey => {
+            KeyPair::make(object, cx).await?;
+            return Ok(Receipt::default());
+        }
+        Step::Admit => None,
+        Step::Bar { why } => Some(Barred::Identity(why.clone())),
+    };
     if let Some(cluster) = &desired.cluster {
-        cluster.admit(match step {
-            Step::MakeSshKey => {
-                KeyPair::make(object, cx).await?;
-                return Ok(Receipt::default());
-            }
-            Step::Admit => None,
-            Step::Bar { why } => Some(Barred::Identity(why.clone())),
-        });
+        cluster.admit(barred);
         cx.wake_users_of(cluster.name());
     }
     Ok(Receipt::default())
