@@ -30,6 +30,7 @@ use crate::{
     digest_key::DigestKey,
     engine::{Backoffs, Kind, Latest, Streams, drive, key_of},
     fleet::Fleet,
+    hypervisor::ssh_secret_name,
     lease::{self, Leadership},
     lxc,
     memory::Memory,
@@ -376,7 +377,7 @@ fn secret_changed(name: &str, cx: &Context) {
         .stores
         .all_hypervisors()
         .iter()
-        .filter(|h| h.spec.credentials_secret == name)
+        .filter(|h| h.spec.credentials_secret == name || ssh_secret_name(&h.name_any()) == name)
     {
         cx.wakes.wake(&key_of(h));
     }

@@ -12,7 +12,7 @@ use tracing::{Instrument, debug, info};
 use crate::{
     by_uid::ByUid,
     fleet::Cluster,
-    guest::{GuestError, GuestFacts, GuestKey, GuestOp, Session},
+    guest::{Access, GuestError, GuestFacts, GuestKey, GuestOp, Session},
     memory::Failure,
     wake::{ObjectKey, Wakes},
 };
@@ -45,6 +45,9 @@ impl GuestView {
 /// A console stays ours for so long after an operation, since another one mostly follows at once; then it is everybody's again.
 const LINGER: Duration = Duration::from_secs(3);
 
+/// An SSH server that is yet to start is tried at this pace.
+const SERVER_RECHECK: Duration = Duration::from_millis(500);
+
 #[derive(Debug)]
 struct Order {
     op: GuestOp,
@@ -72,10 +75,32 @@ pub struct Visit {
     pub node: String,
     /// Container and object.
     pub key: GuestKey,
+    /// By which ways it may be entered.
+    pub access: Access,
     /// To be woken at the end.
     pub who: ObjectKey,
     /// How.
     pub wakes: Wakes,
+}
+
+impl Visit {
+    /// Opens a session. Where it is by SSH alone, the start of the server belongs to the boot that is waited for.
+    async fn open(&self, op: &GuestOp) -> Result<Session, GuestError> {
+        let patience = match op {
+            GuestOp::AwaitBoot { limit, .. } => *limit,
+            _ => Duration::ZERO,
+        };
+        let end = Instant::now() + patience;
+        loop {
+            let client = self.cluster.client();
+            match Session::open(client, &self.node, &self.key, &self.access).await {
+                Err(GuestError::SshUnreached { .. }) if Instant::now() < end => {
+                    tokio::time::sleep(SERVER_RECHECK).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
 }
 
 impl Sessions {
@@ -141,7 +166,7 @@ impl Sessions {
             let work = async {
                 let open = match session.take() {
                     Some(open) => open,
-                    None => Session::open(visit.cluster.client(), &visit.node, &visit.key).await?,
+                    None => visit.open(&order.op).await?,
                 };
                 session.insert(open).run(&order.op).await
             };
@@ -203,8 +228,12 @@ impl GuestView {
             }
             Err(e) => {
                 info!(op = op.name(), error = %e, "guest operation failed");
-                if let GuestError::ConsoleBusy { .. } = &e {
+                if e.is_console_busy() {
                     self.console_busy = Some(e.to_string());
+                }
+                if e.is_host_key_changed() {
+                    // what was seen may be another machine's
+                    self.facts = None;
                 }
                 let last = self.trouble.as_ref();
                 self.trouble = Some(Failure::after(last, op.name(), &e.to_string()));

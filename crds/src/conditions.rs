@@ -35,6 +35,8 @@ pub enum ConditionType {
     Connected,
     /// Hypervisor: the credentials are accepted and suffice.
     Authorized,
+    /// Hypervisor: the operator has its SSH key pair, where `guest.transport` allows SSH.
+    SshKeyReady,
     /// The object's Hypervisor is there and may be used.
     HypervisorReady,
     /// The source can be cloned.
@@ -291,6 +293,10 @@ pub const TABLE: &[Verdict] = &[
     row(ConditionType::Authorized, Reason::SecretNotFound, Status::False, Effect::Stalled, true),
     row(ConditionType::Authorized, Reason::TokenInvalid, Status::False, Effect::Stalled, true),
     row(ConditionType::Authorized, Reason::PrivilegesMissing, Status::False, Effect::Stalled, true),
+    row(ConditionType::SshKeyReady, Reason::Created, Status::True, Effect::Neutral, false),
+    row(ConditionType::SshKeyReady, Reason::Creating, Status::False, Effect::Reconciling, true),
+    row(ConditionType::SshKeyReady, Reason::Forbidden, Status::False, Effect::Stalled, true),
+    row(ConditionType::SshKeyReady, Reason::Invalid, Status::False, Effect::Stalled, true),
 ];
 
 const fn row(

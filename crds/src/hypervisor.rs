@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, T
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, IntoStaticStr};
 
 use crate::duration::Duration;
 use crate::quantity::Quantity;
@@ -168,10 +169,62 @@ impl VmidRange {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Guest {
-    /// Proxy for probes to containers without a route from here, such as `socks5://pve1.lan:1080` or `http://…`. Left out: none.
+    /// How the operator works inside containers: `Console`, Proxmox's own; `Ssh`, as root on port 22 with a key that the operator
+    /// makes; `Auto`, the console and, where that can't be used, SSH. Default: `Auto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+
+    /// Proxy for probes and SSH to containers without a route from here, such as `socks5://pve1.lan:1080` or `http://…`. Left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 512))]
     pub proxy: Option<String>,
+}
+
+impl Guest {
+    /// The transport asked for, else `Auto`.
+    pub fn transport(&self) -> Transport {
+        self.transport.unwrap_or_default()
+    }
+}
+
+/// How the operator works inside containers: `Auto`, `Console` or `Ssh`. Default: `Auto`.
+#[derive(
+    JsonSchema,
+    Serialize,
+    Deserialize,
+    Display,
+    IntoStaticStr,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+)]
+pub enum Transport {
+    /// The console, and SSH where the console is in use, is refused, or shows no shell.
+    #[default]
+    Auto,
+    /// Proxmox's console only.
+    Console,
+    /// SSH only.
+    Ssh,
+    /// Written by a version that knows more.
+    #[schemars(skip)]
+    #[serde(other)]
+    Unknown,
+}
+
+impl Transport {
+    /// The console may be used.
+    pub fn by_console(self) -> bool {
+        self != Self::Ssh
+    }
+
+    /// SSH may be used.
+    pub fn by_ssh(self) -> bool {
+        matches!(self, Self::Auto | Self::Ssh)
+    }
 }
 
 /// How often Proxmox is asked.

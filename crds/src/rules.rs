@@ -324,6 +324,14 @@ pub const RULES: &[CelRule] = &[
         ..OBJECT
     },
     CelRule {
+        name: "ssh-goes-through-the-proxy",
+        kinds: HYPERVISOR,
+        at: "spec.guest",
+        rule: "!has(self.transport) || self.transport != 'Ssh' || !has(self.proxy) || !self.proxy.startsWith('https://')",
+        message: "SSH goes through socks5, socks5h and http proxies, not through https: set another guest.proxy, or guest.transport to Auto or Console",
+        ..OBJECT
+    },
+    CelRule {
         name: "vmid-range-is-a-range",
         kinds: HYPERVISOR,
         at: "spec.vmidRange",

@@ -76,6 +76,10 @@ pub struct LxcStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<SetupStatus>,
 
+    /// What the operator's SSH connections to the container go by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshStatus>,
+
     /// What stands behind the template's snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotStatus>,
@@ -102,6 +106,17 @@ pub struct LxcStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// What the operator's SSH connections to a container go by.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SshStatus {
+    /// SHA-256 fingerprint of the one host key that is accepted, such as `SHA256:…`: read over the console or within SSH once the
+    /// container had keys of its own. Removed from here, the next one is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub host_key_fingerprint: Option<String>,
 }
 
 /// How far a container is, in one word.

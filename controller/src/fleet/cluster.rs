@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use phoenix_crds::hypervisor::Transport;
 use proxmox_client::{Client, Error, Fingerprint, TaskState, Upid};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,7 @@ use super::{
     tasks::{OnEnd, Tasks},
 };
 use crate::{
+    guest::{Access, SshKey, SshTarget},
     hypervisor::Inventory,
     telemetry::Metrics,
     wake::{ObjectKey, Wakes},
@@ -37,7 +40,9 @@ pub struct ClusterSettings {
     pub interval: Duration,
     /// How often a container at rest is read again.
     pub drift: Duration,
-    /// How probes reach containers without a route to them.
+    /// How guests are entered.
+    pub transport: Transport,
+    /// How probes and SSH reach containers without a route to them.
     pub guest_proxy: Option<String>,
 }
 
@@ -88,6 +93,8 @@ pub struct Cluster {
     barred: Mutex<Option<Barred>>,
     inventory: Mutex<Option<Inventory>>,
     pub(super) places: Mutex<Option<(Instant, Arc<Vec<Place>>)>>,
+    /// What guests are entered with over SSH, or why that can't be; `None` where SSH is not used.
+    ssh: Mutex<Option<Result<SshKey, String>>>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -126,6 +133,7 @@ impl Cluster {
             barred: Mutex::new(Some(Barred::Unchecked)),
             inventory: Mutex::default(),
             places: Mutex::default(),
+            ssh: Mutex::default(),
         });
         tokio::spawn(super::poll::run(Arc::clone(&cluster)));
         cluster
@@ -205,6 +213,36 @@ impl Cluster {
     /// Keeps an inventory until the next.
     pub(crate) fn keep_inventory(&self, inventory: Inventory) {
         *lock(&self.inventory) = Some(inventory);
+    }
+
+    /// Keeps the key for SSH into guests.
+    pub(crate) fn keep_ssh(&self, key: Option<Result<SshKey, String>>) {
+        *lock(&self.ssh) = key;
+    }
+
+    /// The line of `authorized_keys` that guests are to have.
+    pub fn ssh_line(&self) -> Option<String> {
+        match &*lock(&self.ssh) {
+            Some(Ok(key)) => Some(key.authorized_line().to_owned()),
+            _ => None,
+        }
+    }
+
+    /// By which ways the guest at this address may be entered; `host_key` is the recorded fingerprint.
+    pub fn access(&self, address: Option<&str>, host_key: Option<String>) -> Access {
+        let key = lock(&self.ssh).clone();
+        let ssh = key.map(|key| {
+            let address: IpAddr = address
+                .and_then(|address| address.parse().ok())
+                .ok_or("the container has no address yet; check spec.network")?;
+            let proxy = self.settings.guest_proxy.clone();
+            Ok(SshTarget::of_container(address, key?, proxy, host_key))
+        });
+        Access {
+            console: self.settings.transport.by_console(),
+            ssh,
+            ssh_key: self.ssh_line(),
+        }
     }
 
     /// Asks for a poll now, for instance after a change of ours.

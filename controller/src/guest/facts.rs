@@ -36,6 +36,10 @@ pub struct GuestFacts {
     pub default_route: bool,
     /// `/etc/resolv.conf` names a server.
     pub resolves: bool,
+    /// SHA-256 fingerprint of the SSH host key that a client is shown; absent without an SSH server of OpenSSH.
+    pub host_key: Option<String>,
+    /// Whether our SSH key is let in; absent without an SSH server.
+    pub ssh_key: Option<bool>,
     /// What we keep in the guest under this key; absent: this guest was never entered under it.
     pub state: Option<GuestState>,
     /// vLLM's unit, where one of ours is installed.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use proxmox_client::{Client, Console};
+use proxmox_client::Client;
 
 use super::error::GuestError;
 use super::facts::SetupPhase;
@@ -14,7 +14,7 @@ use super::op::GuestKey;
 use super::report;
 use super::shell::Shell;
 use super::terminal::Terminal;
-use super::visit::{self, Manner};
+use super::visit::{self, Carrier, Manner};
 use super::wire::protocol;
 
 const DURING: &str = "reading the setup's log";
@@ -46,7 +46,7 @@ pub struct LogPiece {
 }
 
 /// A container's console, as a reader of logs uses it.
-pub struct LogReader<T = Console> {
+pub struct LogReader<T = Carrier> {
     pub(super) shell: Shell<T>,
     root: String,
     key: GuestKey,

@@ -1,9 +1,9 @@
-//! What happens inside a container: a shell over its console, the boot, setup runs, vLLM's unit, GPU facts.
+//! What happens inside a container: a shell over its console or over SSH, the boot, setup runs, vLLM's unit, GPU facts.
 //!
 //! This module carries out one [`GuestOp`] on one connection and reports what the guest then looks like. It decides how things
 //! are done in a guest so that they survive a lost connection and are never done twice; it doesn't decide what is to be
 //! done, nor when to try again. Inside:
-//! - [`terminal`]: what carries the bytes;
+//! - [`terminal`]: what carries the bytes; [`ssh`], where that is not the console;
 //! - `greeting`: whose session the console shows, before a single byte is typed;
 //! - `shell`, `wire`: our own loop in that session: commands with exit status and output, exactly once;
 //! - `script`: the operations as shell scripts;
@@ -20,6 +20,7 @@ pub mod op;
 mod report;
 mod script;
 mod shell;
+pub mod ssh;
 mod stream;
 pub mod terminal;
 #[cfg(test)]
@@ -34,9 +35,10 @@ pub use error::GuestError;
 pub use facts::{GpuFact, GuestFacts, GuestState, InitState, SetupPhase, SetupState, VllmUnit};
 pub use log::{LogPiece, LogReader, Which};
 pub use op::{GuestKey, GuestOp, SetupRun, SetupVariable};
+pub use ssh::{SshKey, SshKeyError, SshTarget};
 pub(crate) use stream::printable;
 pub use terminal::{Terminal, TerminalError};
-pub use visit::Session;
+pub use visit::{Access, Session};
 pub use vllm::{VllmFiles, VllmInput, render_vllm};
 
 use script::{Place, Script};
@@ -56,7 +58,11 @@ pub async fn run(
     key: &GuestKey,
     op: &GuestOp,
 ) -> Result<GuestFacts, GuestError> {
-    let place = Place { root: "", key };
+    let place = Place {
+        root: "",
+        key,
+        ssh_key: None,
+    };
     run_in(terminal, place, op, Company::Unknown, Timing::PRODUCTION).await
 }
 
@@ -69,7 +75,7 @@ async fn run_in(
 ) -> Result<GuestFacts, GuestError> {
     let mut shell = Shell::open(terminal, company, timing).await?;
     let result = work(&mut shell, place, op).await;
-    shell.close().await;
+    drop(shell.close().await);
     result
 }
 

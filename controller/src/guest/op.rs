@@ -69,6 +69,8 @@ pub enum GuestOp {
     },
     /// Makes a clone a machine of its own. May be repeated; does nothing where it was completed before.
     Personalise,
+    /// Lets our SSH key in as root, and takes out those that other installations' operators left.
+    Authorize,
     /// Starts a setup run, detached. A run that is under way, or that this very run already was, is left alone.
     StartSetup(SetupRun),
     /// Waits until no setup run is under way; returns at the limit in any case.
@@ -98,6 +100,7 @@ impl GuestOp {
             Self::Inspect => "inspecting",
             Self::AwaitBoot { .. } => "waiting for the boot",
             Self::Personalise => "personalising the clone",
+            Self::Authorize => "letting the operator's SSH key in",
             Self::StartSetup(_) => "starting the setup",
             Self::AwaitSetup { .. } => "waiting for the setup",
             Self::ApplyVllm { .. } => "applying vLLM's unit",

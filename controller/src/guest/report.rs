@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::general_purpose::{STANDARD as BASE64, STANDARD_NO_PAD as UNPADDED};
+use sha2::{Digest, Sha256};
 
 use super::facts::{GpuFact, GuestFacts, GuestState, InitState, SetupPhase, SetupState, VllmUnit};
 use super::stream::{printable, tail};
@@ -38,11 +39,13 @@ pub(super) fn parse(output: &[u8], key: &str) -> Result<GuestFacts, String> {
     report.facts(key)
 }
 
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 29] = [
     "init",
     "default_route",
     "resolves",
     "os",
+    "host_key",
+    "ssh_key",
     "state",
     "personalised",
     "setup.hash",
@@ -68,6 +71,20 @@ const KEYS: [&str; 27] = [
     "end",
 ];
 
+/// The host key that an operation printed, as its fingerprint.
+pub(super) fn host_key(output: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(output);
+    let mut lines = text.lines();
+    fingerprint(lines.find_map(|line| line.strip_prefix("host_key="))?)
+}
+
+/// The fingerprint of a public key in OpenSSH's format, as `ssh-keygen -l` prints it. The file is the guest's, and may hold anything.
+fn fingerprint(line: &str) -> Option<String> {
+    let (kind, key) = line.split_once(' ')?;
+    let key = BASE64.decode(key).ok().filter(|_| kind == "ssh-ed25519")?;
+    Some(format!("SHA256:{}", UNPADDED.encode(Sha256::digest(key))))
+}
+
 #[derive(Default)]
 struct Report<'a> {
     values: HashMap<&'a str, &'a str>,
@@ -90,6 +107,11 @@ impl Report<'_> {
             init: init(self.values.get("init").ok_or("no init")?),
             default_route: self.has("default_route"),
             resolves: self.has("resolves"),
+            host_key: self
+                .values
+                .get("host_key")
+                .and_then(|line| fingerprint(line)),
+            ssh_key: self.values.get("ssh_key").map(|is| *is == "1"),
             state: self.has("state").then(|| self.state(key)).transpose()?,
             vllm: self
                 .has("vllm.unit_hash")

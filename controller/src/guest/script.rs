@@ -31,12 +31,19 @@ pub(super) struct Place<'a> {
     /// Prefixed to all paths; empty but in tests.
     pub(super) root: &'a str,
     pub(super) key: &'a GuestKey,
+    /// The line of `authorized_keys` that lets us in over SSH, where SSH is used.
+    pub(super) ssh_key: Option<&'a str>,
 }
 
 impl Place<'_> {
     /// The look at a guest.
     pub(super) fn inspect(&self) -> Script {
-        self.script(INSPECT, &[], Vec::new(), Duration::from_secs(90))
+        self.script(
+            INSPECT,
+            &[self.ssh_key()],
+            Vec::new(),
+            Duration::from_secs(90),
+        )
     }
 
     /// The script of an operation; none for an inspection, which follows in any case. `slice` bounds how long a waiting one waits.
@@ -54,9 +61,15 @@ impl Place<'_> {
             }
             GuestOp::Personalise => self.script(
                 include_str!("script/personalise.sh"),
-                &[],
+                &[self.ssh_key()],
                 Vec::new(),
                 minutes(4),
+            ),
+            GuestOp::Authorize => self.script(
+                include_str!("script/authorize.sh"),
+                &[self.ssh_key()],
+                Vec::new(),
+                minutes(1),
             ),
             GuestOp::StartSetup(run) => self.start_setup(run),
             GuestOp::ApplyVllm { unit } => self.apply_vllm(unit),
@@ -85,6 +98,10 @@ impl Place<'_> {
                 minutes(5),
             ),
         })
+    }
+
+    fn ssh_key(&self) -> (&'static str, &str) {
+        ("SSH_KEY", self.ssh_key.unwrap_or_default())
     }
 
     fn waiting(&self, body: &str, values: &[(&str, &str)], seconds: u64) -> Script {

@@ -51,6 +51,7 @@ impl Timing {
 
 /// How many lines may be unacknowledged: together less than a terminal's input buffer.
 const WINDOW: usize = 3;
+const STARTING: &str = "starting the operator's loop";
 /// How many files a script can take along.
 pub(super) const SLOTS: usize = 5;
 /// Who else may be at the console.
@@ -122,20 +123,41 @@ impl<T: Terminal> Shell<T> {
         Ok(shell)
     }
 
+    /// A session that is ours alone, and in which our loop is starting already.
+    pub(super) async fn alone(terminal: T, timing: Timing) -> Result<Self, GuestError> {
+        let mut shell = Self {
+            terminal,
+            lines: Lines::new(),
+            timing,
+            nonce: hex::encode(rand::random::<[u8; 6]>()),
+            sequence: 0,
+        };
+        if !shell.ready().await? {
+            return Err(GuestError::timeout(STARTING, timing.answer));
+        }
+        shell.hello().await?;
+        Ok(shell)
+    }
+
     async fn take_over(&mut self, line: &str) -> Result<(), GuestError> {
-        const DURING: &str = "starting the operator's loop";
-        self.send(line.as_bytes(), DURING).await?;
+        self.send(line.as_bytes(), STARTING).await?;
+        if self.ready().await? {
+            return Ok(());
+        }
+        Err(GuestError::ConsoleBusy {
+            what: "its shell did not let itself be replaced; it is older than this connection, or not a POSIX shell"
+                .to_owned(),
+        })
+    }
+
+    /// The loop says that it runs, or doesn't in time.
+    async fn ready(&mut self) -> Result<bool, GuestError> {
         let deadline = Instant::now() + self.timing.answer;
         loop {
-            match self.line(deadline, DURING).await? {
-                Some(line) if line == READY => return Ok(()),
+            match self.line(deadline, STARTING).await? {
+                Some(line) if line == READY => return Ok(true),
                 Some(_) => {}
-                None => {
-                    return Err(GuestError::ConsoleBusy {
-                        what: "its shell did not let itself be replaced; it is older than this connection, or not a POSIX shell"
-                            .to_owned(),
-                    });
-                }
+                None => return Ok(false),
             }
         }
     }
@@ -390,12 +412,12 @@ impl<T: Terminal> Shell<T> {
     }
 
     /// Ends the session, so that the next connection finds a new one. Nothing depends on it.
-    pub(super) async fn close(mut self) {
-        if self.terminal.send(b"\x15\nexit\n").await.is_err() {
-            return;
+    pub(super) async fn close(mut self) -> T {
+        if self.terminal.send(b"\x15\nexit\n").await.is_ok() {
+            let deadline = Instant::now() + Duration::from_secs(3);
+            while let Ok(Ok(Some(_))) = timeout_at(deadline, self.terminal.recv()).await {}
         }
-        let deadline = Instant::now() + Duration::from_secs(3);
-        while let Ok(Ok(Some(_))) = timeout_at(deadline, self.terminal.recv()).await {}
+        self.terminal
     }
 
     async fn send(&mut self, bytes: &[u8], during: &'static str) -> Result<(), GuestError> {

@@ -31,6 +31,13 @@ pub(super) const TAKE_OVER: &str = concat!(
     "\n"
 );
 
+/// Our loop as a command over SSH, where there is no terminal and nobody else: it ends with its input, so that an idle one never
+/// outlives its connection, and lets go of the guest's lock after each script.
+pub(super) const OVER_SSH: &str = concat!(
+    r#"exec sh -c 'P=phoenix;ALONE=1;echo $P-ready;"#,
+    r#"while read -r n l d;do case $n in exit)exit;;x)[ "${#d}" = "$l" ]&&eval "$d";;esac;done'"#
+);
+
 /// What the loop needs to know before it takes work. `g` admits a line once and in order; `r` runs what was gathered in `c`.
 pub(super) const HELLO: [&str; 3] = [
     r#"c=;f1=;f2=;f3=;f4=;f5=;export HOME="${HOME:-/root}" USER=root LOGNAME=root LC_ALL=C TERM=dumb;case :$PATH: in *:/usr/sbin:*);;*)PATH="${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";;esac;export PATH;cd /"#,

@@ -1,15 +1,27 @@
-//! The one thing that is done: the connection is opened for changes, or closed to them. Everything else happens to containers.
+//! What is done: the connection is opened for changes, or closed to them; the SSH key is made. Everything else happens to containers.
 
-use super::{Step, desired::Desired};
-use crate::{context::Context, engine::Receipt, fleet::Barred};
+use phoenix_crds::Hypervisor;
 
-pub(crate) fn act(step: &Step, desired: &Desired, cx: &Context) -> Receipt {
+use super::{Step, desired::Desired, ssh::KeyPair};
+use crate::{context::Context, engine::Receipt, fault::Fault, fleet::Barred};
+
+pub(crate) async fn act(
+    object: &Hypervisor,
+    step: &Step,
+    desired: &Desired,
+    cx: &Context,
+) -> Result<Receipt, Fault> {
+    let barred = match step {
+        Step::MakeSshKey => {
+            KeyPair::make(object, cx).await?;
+            return Ok(Receipt::default());
+        }
+        Step::Admit => None,
+        Step::Bar { why } => Some(Barred::Identity(why.clone())),
+    };
     if let Some(cluster) = &desired.cluster {
-        cluster.admit(match step {
-            Step::Admit => None,
-            Step::Bar { why } => Some(Barred::Identity(why.clone())),
-        });
+        cluster.admit(barred);
         cx.wake_users_of(cluster.name());
     }
-    Receipt::default()
+    Ok(Receipt::default())
 }

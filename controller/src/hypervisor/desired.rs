@@ -13,6 +13,7 @@ use proxmox_client::{
 };
 use secrecy::ExposeSecret;
 
+use super::ssh::KeyPair;
 use crate::{
     context::Context,
     engine::key_of,
@@ -30,6 +31,8 @@ pub(crate) struct Desired {
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// Objects that use it.
     pub(crate) users: Vec<String>,
+    /// The key pair for SSH into its containers.
+    pub(crate) ssh: KeyPair,
     /// Where its credentials are, as `namespace/name`.
     pub(crate) secret: String,
 }
@@ -43,9 +46,18 @@ pub(crate) async fn desired(object: &Hypervisor, cx: &Arc<Context>) -> Result<De
         Err(_) if deleting => cx.fleet.get(&object.name_any()),
         Err(fault) => return Err(fault),
     };
+    let ssh = if deleting {
+        KeyPair::Unwanted
+    } else {
+        KeyPair::find(object, cx).await?
+    };
+    if let Some(cluster) = cluster.as_ref().filter(|_| !deleting) {
+        cluster.keep_ssh(ssh.usable());
+    }
     Ok(Desired {
         deleting,
         cluster,
+        ssh,
         users,
         secret: format!("{}/{}", cx.namespace, object.spec.credentials_secret),
     })
@@ -71,6 +83,7 @@ async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>,
     let name = object.name_any();
     let secret = secret(object, cx).await?;
     let credentials = credentials(object, &secret, &cx.namespace)?;
+    let guest = object.spec.guest.clone().unwrap_or_default();
     let settings = ClusterSettings {
         name: name.clone(),
         instance: object
@@ -80,7 +93,8 @@ async fn connect(object: &Hypervisor, cx: &Arc<Context>) -> Result<Arc<Cluster>,
             .unwrap_or_else(|| cx.instance.clone()),
         interval: object.spec.poll_interval().into(),
         drift: object.spec.drift_interval().into(),
-        guest_proxy: object.spec.guest.as_ref().and_then(|g| g.proxy.clone()),
+        transport: guest.transport(),
+        guest_proxy: guest.proxy,
     };
     let optional = |v: &Option<SecretString>| {
         v.as_ref()

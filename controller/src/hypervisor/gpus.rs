@@ -229,6 +229,8 @@ mod tests {
             driver_version: "580.76.05".to_owned(),
         };
         GuestFacts {
+            host_key: None,
+            ssh_key: None,
             init: InitState::Running,
             default_route: true,
             resolves: true,

@@ -5,10 +5,12 @@ mod desired;
 mod gpus;
 mod observe;
 mod plan;
+mod ssh;
 mod status;
 
 pub(crate) use desired::{credentials, trust};
 pub(crate) use observe::Inventory;
+pub(crate) use ssh::secret_name as ssh_secret_name;
 
 use std::sync::Arc;
 
@@ -23,9 +25,11 @@ use crate::{
     wake::KindName,
 };
 
-/// What can be done with a hypervisor: nothing is ever changed on it, only the connection in memory.
+/// What can be done with a hypervisor: nothing is ever changed on it, only the connection in memory, and the Secret of its SSH key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// Make the key pair for SSH into its containers.
+    MakeSshKey,
     /// Let changes through: its identity is the one that was pinned (or is pinned now).
     Admit,
     /// Let none through: it is another one.
@@ -38,6 +42,7 @@ pub(crate) enum Step {
 impl Named for Step {
     fn name(&self) -> &'static str {
         match self {
+            Self::MakeSshKey => "make_ssh_key",
             Self::Admit => "admit",
             Self::Bar { .. } => "bar",
         }
@@ -45,6 +50,7 @@ impl Named for Step {
 
     fn phrase(&self) -> String {
         match self {
+            Self::MakeSshKey => "make the SSH key".to_owned(),
             Self::Admit => "let changes through".to_owned(),
             Self::Bar { why } => format!("let no change through: {why}"),
         }
@@ -94,7 +100,7 @@ impl Kind for Hypervisor {
         _: &Self::Observed,
         cx: &Arc<Context>,
     ) -> Result<Receipt, Fault> {
-        Ok(act::act(step, desired, cx))
+        act::act(self, step, desired, cx).await
     }
 
     fn status(&self, pass: &Pass<Self>, now: Timestamp) -> Self::Status {

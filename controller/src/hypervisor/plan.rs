@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::ResourceExt;
 use phoenix_crds::{
     Hypervisor,
     conditions::{ConditionType as C, Reason},
@@ -13,6 +14,7 @@ use super::{
     Step,
     desired::Desired,
     observe::{Inventory, Observed},
+    ssh::KeyPair,
 };
 use crate::{
     condition::{Finding, Truth, said_true},
@@ -49,6 +51,11 @@ fn decide(
             desired.users.join(", ")
         );
         findings.push(Finding::working(C::Ready, Reason::Deleting, message));
+    }
+    findings.extend(desired.ssh.finding(&object.name_any()));
+    if desired.ssh == KeyPair::Missing {
+        // before anything is created that is to know it
+        return Verdict::Do(Step::MakeSshKey);
     }
     match &observed.health {
         None | Some(Health::Unknown) if was_connected(object) => {
@@ -211,7 +218,27 @@ mod tests {
     use super::*;
     use crate::condition::Progress;
 
+    #[test]
+    fn the_ssh_key_is_made_once_and_a_broken_one_is_told_and_left() {
+        let broken = KeyPair::Broken("Secret x holds no SSH key".to_owned());
+        let rows = [
+            (KeyPair::Unwanted, None, false),
+            (KeyPair::Missing, Some(Reason::Creating), true),
+            (broken, Some(Reason::Invalid), false),
+        ];
+        for (ssh, reason, made) in rows {
+            let plan = plan_of(ErrorKind::Unreachable, ssh);
+            let told = plan.findings.iter().find(|f| f.condition == C::SshKeyReady);
+            assert_eq!(told.map(|f| f.reason), reason);
+            assert_eq!(matches!(plan.verdict, Verdict::Do(Step::MakeSshKey)), made);
+        }
+    }
+
     fn plan_with(kind: ErrorKind) -> Plan<Step> {
+        plan_of(kind, KeyPair::Unwanted)
+    }
+
+    fn plan_of(kind: ErrorKind, ssh: KeyPair) -> Plan<Step> {
         let object = json!({
             "apiVersion": "phoenix-hypervisor.io/v1alpha1", "kind": "Hypervisor", "metadata": {"name": "home"},
             "spec": {"endpoints": ["https://pve.lan:8006"], "credentialsSecret": "home"},
@@ -220,6 +247,7 @@ mod tests {
             deleting: false,
             cluster: None,
             users: Vec::new(),
+            ssh,
             secret: "phoenix-system/home".to_owned(),
         };
         let health = Some(Health::Failed {

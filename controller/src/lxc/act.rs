@@ -16,7 +16,7 @@ use super::{
     LxcKind,
     desired::{Desired, Goal, Present, Role},
     mark::Ownership,
-    observe::{DriverStep, Observed},
+    observe::{DriverStep, Observed, host_key},
     plan::{SET_DEVICE, missing_device, missing_gpu_device},
     step::{Change, GuestStep, Site, Step},
 };
@@ -376,9 +376,10 @@ impl Hand<'_> {
         let Goal::Present(present) = &self.desired.goal else {
             return Err(Fault::bug("a guest step for an object that shall go"));
         };
-        self.ours(site).await?;
+        let seen = self.ours(site).await?;
         let (op, limit) = operation(step, present, self.observed.driver_step.as_ref())?;
         let target = &self.desired.target;
+        let host_key = host_key(present, self.observed);
         let visit = Visit {
             cluster: Arc::clone(&self.cluster),
             node: site.node.clone(),
@@ -386,6 +387,9 @@ impl Hand<'_> {
                 vmid: site.vmid,
                 uid: target.uid.clone(),
             },
+            access: self
+                .cluster
+                .access(seen.addresses.first().map(String::as_str), host_key),
             who: target.key.clone(),
             wakes: self.cx.wakes.clone(),
         };
@@ -457,6 +461,7 @@ fn operation(
         }
         GuestStep::Inspect => GuestOp::Inspect,
         GuestStep::Personalise => GuestOp::Personalise,
+        GuestStep::Authorize => GuestOp::Authorize,
         GuestStep::Clean => GuestOp::CleanForSeal,
         GuestStep::StartSetup { attempt } => {
             let setup = present

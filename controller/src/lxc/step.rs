@@ -77,6 +77,8 @@ pub enum GuestStep {
     Inspect,
     /// Make a clone a machine of its own.
     Personalise,
+    /// Let our SSH key in.
+    Authorize,
     /// Start a setup run.
     StartSetup {
         /// Counted from 1.
@@ -230,6 +232,7 @@ impl Named for Step {
                 GuestStep::AwaitBoot { .. } => "await_boot",
                 GuestStep::Inspect => "inspect",
                 GuestStep::Personalise => "personalise",
+                GuestStep::Authorize => "authorize",
                 GuestStep::StartSetup { .. } => "start_setup",
                 GuestStep::StartDriverStep { .. } => "start_driver_step",
                 GuestStep::AwaitSetup => "await_setup",
@@ -271,6 +274,7 @@ impl Named for Step {
                 GuestStep::AwaitBoot { network: false } => "wait for init".to_owned(),
                 GuestStep::Inspect => "look into the guest".to_owned(),
                 GuestStep::Personalise => "make the clone a machine of its own".to_owned(),
+                GuestStep::Authorize => "let the operator's SSH key in".to_owned(),
                 GuestStep::StartSetup { attempt: 1 } => "run the setup".to_owned(),
                 GuestStep::StartSetup { attempt } => format!("run the setup, attempt {attempt}"),
                 GuestStep::StartDriverStep { attempt } => {

@@ -7,7 +7,7 @@ mod client;
 mod figures;
 mod http;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vllm;
 
 pub use client::{ProbeClient, ProxyInvalid};

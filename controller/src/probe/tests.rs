@@ -247,7 +247,7 @@ async fn an_engine_is_asked_for_one_completion() {
 }
 
 /// A SOCKS5 proxy that answers each request with the next code, and leads to `to` on success.
-async fn socks(codes: &[u8], to: u16) -> (String, Arc<Mutex<Vec<SocketAddr>>>) {
+pub(crate) async fn socks(codes: &[u8], to: u16) -> (String, Arc<Mutex<Vec<SocketAddr>>>) {
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
     let address = format!("socks5://{}", listener.local_addr().unwrap());
     let (mut codes, asked) = (

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 /// What the model asks of guests. Roots are named by volume: `lxc-disks:subvol-900-disk-0`.
 pub(crate) trait Guests: Send + Sync + 'static {
     fn create_root(&self, volume: String, os_template: String) -> BoxFuture<'_, Result<()>>;
+    /// Writes files into a root that doesn't run.
+    fn write_root(&self, volume: String, files: Vec<RootFile>) -> BoxFuture<'_, Result<()>>;
     fn clone_root(
         &self,
         source: String,
@@ -39,6 +41,15 @@ pub(crate) trait Guests: Send + Sync + 'static {
     fn set_driver(&self, version: &str);
     /// Ends all guests and their processes.
     fn stop(&self);
+}
+
+/// A file that Proxmox writes into a root.
+#[derive(Debug, Clone)]
+pub(crate) struct RootFile {
+    /// Below the root.
+    pub(crate) path: &'static str,
+    pub(crate) text: String,
+    pub(crate) mode: u32,
 }
 
 /// What a container needs to boot.
@@ -116,6 +127,9 @@ fn nothing() -> BoxFuture<'static, Result<()>> {
 
 impl Guests for Off {
     fn create_root(&self, _: String, _: String) -> BoxFuture<'_, Result<()>> {
+        nothing()
+    }
+    fn write_root(&self, _: String, _: Vec<RootFile>) -> BoxFuture<'_, Result<()>> {
         nothing()
     }
     fn clone_root(&self, _: String, _: Option<String>, _: String) -> BoxFuture<'_, Result<()>> {

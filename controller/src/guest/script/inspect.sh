@@ -4,6 +4,11 @@ if has_default_route; then say default_route 1; fi
 if has_name_server; then say resolves 1; fi
 if [ -f "$R/etc/os-release" ]; then sed -n 's/^PRETTY_NAME=//p' "$R/etc/os-release" | say64 os; fi
 
+host_key
+if have sshd || have dropbear; then
+  if [ -n "$SSH_KEY" ] && grep -qF "$SSH_KEY" "$AUTHORIZED" 2>/dev/null; then say ssh_key 1; else say ssh_key 0; fi
+fi
+
 if [ -d "$MINE" ]; then
   say state 1
   if [ -f "$MINE/personalised" ]; then say personalised 1; fi

@@ -40,14 +40,19 @@ started_at() {
 
 is_alive() { [ -n "$1" ] && [ -n "$2" ] && [ "$(started_at "$1")" = "$2" ]; }
 
+# Over SSH each connection has a loop of its own: one that was cut off must not keep the others out, so it lets go after each script.
+hold_lock() {
+  if [ -n "$ALONE" ]; then trap 'rm -f "$LOCK"' EXIT; fi
+}
+
 # One session at a time. The loop's own process holds it, so that it passes to whoever takes over the loop.
 take_lock() {
   mkdir -p "$R/run"
   mine="$$ $(started_at $$)"
   for try in 1 2; do
-    if (set -C; echo "$mine" >"$LOCK") 2>/dev/null; then return 0; fi
+    if (set -C; echo "$mine" >"$LOCK") 2>/dev/null; then hold_lock; return 0; fi
     read -r pid start <"$LOCK" 2>/dev/null
-    if [ "$pid $start" = "$mine" ]; then return 0; fi
+    if [ "$pid $start" = "$mine" ]; then hold_lock; return 0; fi
     if is_alive "$pid" "$start"; then
       echo "process $pid"
       exit 75
@@ -76,6 +81,31 @@ forget_others() {
     if [ "$d" != "$MINE" ] && [ -e "$d" ]; then rm -rf "$d"; fi
   done
   (umask 077; mkdir -p "$MINE") || die "cannot make $MINE"
+}
+
+# The host key that a client is shown first: type and key, without the comment.
+host_key() {
+  f=$R/etc/ssh/ssh_host_ed25519_key.pub
+  if [ -f "$f" ]; then
+    read -r type key _ <"$f"
+    say host_key "$type $key"
+  fi
+}
+
+# Our key is the only one of an operator's that root lets in; keys of others are theirs. Without SSH_KEY none of an operator's stays.
+AUTHORIZED=$R/root/.ssh/authorized_keys
+authorize() {
+  if [ -z "$SSH_KEY" ] && [ ! -f "$AUTHORIZED" ]; then return 0; fi
+  if [ -n "$SSH_KEY" ] && ! (umask 077; mkdir -p "$R/root/.ssh"); then die "cannot make $R/root/.ssh"; fi
+  {
+    if [ -f "$AUTHORIZED" ]; then grep -v '[[:space:]]phoenix-hypervisor:' "$AUTHORIZED"; fi
+    if [ -n "$SSH_KEY" ]; then printf '%s\n' "$SSH_KEY"; fi
+  } >"$AUTHORIZED.new" || die "cannot write $AUTHORIZED"
+  if cmp -s "$AUTHORIZED.new" "$AUTHORIZED"; then
+    rm -f "$AUTHORIZED.new"
+  else
+    if ! chmod 0600 "$AUTHORIZED.new" || ! mv -f "$AUTHORIZED.new" "$AUTHORIZED"; then die "cannot write $AUTHORIZED"; fi
+  fi
 }
 
 # The first word is what the run is at: none, prepared, running, lost, or a result.

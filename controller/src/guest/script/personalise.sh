@@ -1,7 +1,8 @@
 # Makes a clone a machine of its own. Each part may be repeated; the mark at the end says that all were done.
 take_lock
 forget_others
-if [ -f "$MINE/personalised" ]; then exit 0; fi
+authorize
+if [ -f "$MINE/personalised" ]; then host_key; exit 0; fi
 
 restart_if_active() {
   if has_systemd; then limited 60 systemctl try-restart "$1" >/dev/null 2>&1; fi
@@ -37,3 +38,4 @@ rm -f "$R/var/lib/systemd/random-seed" "$R/var/lib/urandom/random-seed" "$R"/var
 rm -f "$R/var/lib/systemd/credential.secret"
 
 date +%s >"$MINE/personalised" || die "cannot write $MINE"
+host_key

@@ -1,6 +1,6 @@
 //! What is done to the guest as a machine: personalising, cleaning, vLLM's unit.
 
-use super::pty::{Guest, shells};
+use super::pty::{Guest, ways};
 use super::setup::a_run;
 use super::{key, operate};
 use crate::guest::op::{GuestKey, GuestOp};
@@ -78,7 +78,7 @@ fn files(model: &str) -> VllmFiles {
 #[tokio::test]
 async fn vllm_is_applied_once_and_again_only_when_it_differs() {
     use std::os::unix::fs::PermissionsExt as _;
-    for shell in shells() {
+    for shell in ways() {
         let machine = Machine::new(&shell);
         let guest = &machine.0;
         guest.write("opt/vllm/bin/vllm", "");
@@ -197,7 +197,7 @@ async fn vllm_without_systemd_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_clone_becomes_a_machine_of_its_own_once() {
-    for shell in shells() {
+    for shell in ways() {
         let guest = Guest::new(&shell);
         let parent = GuestKey {
             vmid: 900,
@@ -276,7 +276,7 @@ async fn a_machine_id_from_before_this_boot_is_replaced() {
 
 #[tokio::test]
 async fn a_sealed_template_holds_nothing_of_ours() {
-    for shell in shells() {
+    for shell in ways() {
         let guest = Guest::new(&shell);
         operate(&guest, &GuestOp::Personalise).await.unwrap();
         operate(&guest, &GuestOp::StartSetup(a_run("h1", "true")))

@@ -10,6 +10,8 @@ mod reports;
 mod sessions;
 mod setup;
 mod simulated;
+mod ssh;
+mod sshd;
 mod units;
 
 use std::time::Duration;
@@ -38,7 +40,10 @@ fn key() -> GuestKey {
 
 /// One operation on a new connection.
 async fn operate(guest: &pty::Guest, op: &GuestOp) -> Result<GuestFacts, GuestError> {
-    operate_over(guest.attach(), guest, op).await
+    match guest.ssh() {
+        Some(target) => ssh::operate(&target, guest, op).await,
+        None => operate_over(guest.attach(), guest, op).await,
+    }
 }
 
 async fn operate_over(
@@ -52,6 +57,7 @@ async fn operate_over(
         Place {
             root: guest.root(),
             key: &key,
+            ssh_key: None,
         },
         op,
         Company::Unknown,

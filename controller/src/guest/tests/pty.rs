@@ -15,6 +15,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::tcgetpgrp;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::sshd::{self, Sshd};
+use crate::guest::ssh::{SshKey, SshTarget};
 use crate::guest::terminal::{Terminal, TerminalError};
 
 /// The shells that are on this machine; those that aren't are said.
@@ -38,8 +40,19 @@ pub(super) fn shells() -> Vec<Vec<&'static str>> {
         .collect()
 }
 
+/// The same shells, each behind the console and behind SSH: where it makes no difference how one came in.
+pub(super) fn ways() -> Vec<Vec<&'static str>> {
+    let ssh = |shell: Vec<&'static str>| [vec![SSH], shell].concat();
+    let by_ssh = shells().into_iter().filter(|_| sshd::is_there()).map(ssh);
+    shells().into_iter().chain(by_ssh).collect()
+}
+
+/// Before a shell: it is entered over SSH.
+const SSH: &str = "ssh";
+
 /// A container with a root of its own, whose console runs `shell`.
 pub(super) struct Guest {
+    ssh: Option<(Sshd, SshKey)>,
     directory: tempfile::TempDir,
     shell: Vec<&'static str>,
     session: Arc<Mutex<Option<Session>>>,
@@ -61,7 +74,12 @@ impl Drop for Session {
 
 impl Guest {
     pub(super) fn new(shell: &[&'static str]) -> Self {
-        let guest = Self {
+        let (by_ssh, shell) = match shell {
+            [SSH, shell @ ..] => (true, shell),
+            shell => (false, shell),
+        };
+        let mut guest = Self {
+            ssh: None,
             directory: tempfile::tempdir().unwrap(),
             shell: shell.to_vec(),
             session: Arc::default(),
@@ -79,11 +97,27 @@ impl Guest {
         guest.command("systemctl", "echo offline; exit 1");
         guest.command("journalctl", "exit 1");
         guest.command("nvidia-smi", "echo 'No devices were found'; exit 6");
+        if by_ssh {
+            let key = SshKey::generate("test").unwrap();
+            guest.ssh = Sshd::start(&guest, &key).map(|sshd| (sshd, key));
+            assert!(guest.ssh.is_some(), "sshd");
+        }
         guest
     }
 
     pub(super) fn root(&self) -> &str {
         self.directory.path().to_str().unwrap()
+    }
+
+    /// The program that is its shell, with what makes it one.
+    pub(super) fn shell(&self) -> String {
+        let words = self.shell.iter().filter(|word| **word != "-i");
+        words.copied().collect::<Vec<_>>().join(" ")
+    }
+
+    /// Where to enter it, where that is by SSH.
+    pub(super) fn ssh(&self) -> Option<SshTarget> {
+        self.ssh.as_ref().map(|(sshd, key)| sshd.target(key))
     }
 
     pub(super) fn path(&self, path: &str) -> PathBuf {

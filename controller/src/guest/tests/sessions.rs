@@ -200,6 +200,7 @@ async fn a_shell_that_nobody_is_at_is_taken_over_with_its_half_typed_line_gone()
         let place = Place {
             root: guest.root(),
             key: &key,
+            ssh_key: None,
         };
         let busy = run_in(
             guest.attach(),
@@ -238,6 +239,7 @@ async fn a_program_is_left_alone_even_where_nobody_is_at_it() {
     let place = Place {
         root: guest.root(),
         key: &key,
+        ssh_key: None,
     };
     let busy = run_in(
         guest.attach(),

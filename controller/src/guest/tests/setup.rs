@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::pty::{Guest, shells};
+use super::pty::{Guest, shells, ways};
 use super::{operate, setup};
 use crate::guest::facts::SetupPhase;
 use crate::guest::op::{GuestOp, SetupRun, SetupVariable};
@@ -39,7 +39,7 @@ pub(super) const WAIT: GuestOp = GuestOp::AwaitSetup {
 
 #[tokio::test]
 async fn a_script_runs_with_its_environment_and_is_verified() {
-    for shell in shells() {
+    for shell in ways() {
         let guest = Guest::new(&shell);
         let run = SetupRun {
             verify: Some("#!/bin/sh\ntest \"$(cat $OUT)\" = done\n".to_owned()),

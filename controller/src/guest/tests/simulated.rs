@@ -10,7 +10,7 @@ use super::{key, setup};
 use crate::guest::facts::SetupPhase;
 use crate::guest::op::{GuestOp, SetupRun};
 use crate::guest::vllm::{VllmInput, render_vllm};
-use crate::guest::{GuestError, GuestFacts, Session};
+use crate::guest::{Access, GuestError, GuestFacts, Session};
 use crate::probe::{ProbeClient, VllmProbe, VllmTarget, VllmWatch};
 
 pub(super) struct Lab {
@@ -97,7 +97,7 @@ impl Lab {
     }
 
     async fn session(&self) -> Result<Session, GuestError> {
-        Session::open(&self.client, "pve", &key()).await
+        Session::open(&self.client, "pve", &key(), &Access::CONSOLE).await
     }
 
     /// One operation on a connection of its own.

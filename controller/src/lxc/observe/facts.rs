@@ -16,7 +16,11 @@ use super::{driver::DriverStep, gpus::Claim};
 use crate::{
     condition::said_true,
     fleet::{Barred, Health, Look, Place, Presence, Seen, Turn},
-    lxc::mark::{Mark, Ownership},
+    guest::GuestFacts,
+    lxc::{
+        desired::{Present, Source},
+        mark::{Mark, Ownership},
+    },
     memory::Failure,
     prober::ProbeView,
     sessions::GuestView,
@@ -65,6 +69,8 @@ pub struct Reported {
     pub gpus_since: Option<i64>,
     /// Hash of the arguments that vLLM ran with.
     pub args_hash: Option<String>,
+    /// Fingerprint of the SSH host key.
+    pub host_key: Option<String>,
     /// The hypervisor was connected.
     pub connected: bool,
     /// The model was served, or the probe answered as it should.
@@ -93,6 +99,10 @@ impl Reported {
                 .find(|c| c.type_ == C::GpuAllocated.as_str() && met(C::GpuAllocated))
                 .map(|c| c.last_transition_time.0.as_second()),
             args_hash: status.vllm.as_ref().and_then(|v| v.args_hash.clone()),
+            host_key: status
+                .ssh
+                .as_ref()
+                .and_then(|s| s.host_key_fingerprint.clone()),
             connected: met(C::HypervisorReady),
             answered: met(C::VllmReady) || met(C::ProbeReady),
             placement: status.placement.clone(),
@@ -172,8 +182,22 @@ pub struct Observed {
     pub guest: GuestView,
     /// What the status says of that.
     pub reported: Reported,
+    /// Our SSH key, as a container is to know it; absent where SSH is not used.
+    pub ssh_key: Option<String>,
     /// What probes say.
     pub probe: Option<ProbeView>,
+}
+
+/// The one SSH host key of a container that is set up by us: as it was seen last, once it has keys of its own; until then a clone has
+/// its source's.
+pub(in crate::lxc) fn host_key(present: &Present, observed: &Observed) -> Option<String> {
+    let own = |facts: &&GuestFacts| {
+        matches!(present.source, Source::OsTemplate(_))
+            || facts.state.as_ref().is_some_and(|s| s.personalised)
+    };
+    let seen = observed.guest.known().filter(own);
+    seen.and_then(|facts| facts.host_key.clone())
+        .or_else(|| observed.reported.host_key.clone())
 }
 
 impl Observed {
@@ -235,6 +259,7 @@ impl Observed {
             skipped_devices: BTreeSet::new(),
             guest: GuestView::default(),
             reported: Reported::default(),
+            ssh_key: None,
             probe: None,
         }
     }

@@ -14,6 +14,7 @@ use proxmox_client::{TaskState, Upid};
 
 pub use driver::DriverStep;
 use driver::driver_step;
+pub(super) use facts::host_key;
 pub use facts::{Observed, Reported, StorageKind, TaskSeen};
 pub use gpus::Claim;
 pub(in crate::lxc) use gpus::{claims, is_exclusive};
@@ -55,6 +56,7 @@ pub(crate) async fn observe<K: LxcKind>(
     seen.was_created = super::was_created(object.status_shared());
     seen.reported = Reported::of(object.status_shared());
     seen.has_root = cluster.client().has_root();
+    seen.ssh_key = cluster.ssh_line();
     if seen.health != Health::Connected || seen.barred.is_some() {
         return Ok(seen);
     }

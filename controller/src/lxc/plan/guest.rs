@@ -89,6 +89,9 @@ fn inside(view: &View<'_>, draft: &mut Draft) -> Decision {
     {
         return guest(view, draft, Reason::Running, GuestStep::Personalise);
     }
+    if view.observed.ssh_key.is_some() && facts.ssh_key == Some(false) {
+        return guest(view, draft, Reason::Running, GuestStep::Authorize);
+    }
     if let Some(decision) = super::gpu::driver_before_setup(view, draft) {
         return Some(decision);
     }

@@ -250,7 +250,12 @@ fn make(view: &View<'_>, vmid: u32, draft: &mut Draft) -> Decision {
     };
     match &view.present.source {
         Source::OsTemplate(volume) => {
-            let params = create_params(view.present, volume, &mark);
+            let params = create_params(
+                view.present,
+                volume,
+                &mark,
+                view.observed.ssh_key.as_deref(),
+            );
             draft.step(C::Created, Reason::Creating, Step::Create { site, params })
         }
         Source::Template(source) => {
@@ -294,7 +299,12 @@ pub(super) fn missing_bridge(view: &View<'_>) -> Option<String> {
     ))
 }
 
-fn create_params(present: &Present, volume: &str, mark: &Mark) -> Vec<(String, String)> {
+fn create_params(
+    present: &Present,
+    volume: &str,
+    mark: &Mark,
+    ssh_key: Option<&str>,
+) -> Vec<(String, String)> {
     let mut params: Vec<(String, String)> = Vec::new();
     let mut add = |key: &str, value: String| params.push((key.to_owned(), value));
     add("vmid", mark.vmid.to_string());
@@ -305,6 +315,9 @@ fn create_params(present: &Present, volume: &str, mark: &Mark) -> Vec<(String, S
     );
     add("hostname", present.hostname.clone());
     add("cmode", "shell".to_owned());
+    if let Some(key) = ssh_key {
+        add("ssh-public-keys", key.to_owned());
+    }
     let unprivileged = present.unprivileged.unwrap_or(true);
     add("unprivileged", u8::from(unprivileged).to_string());
     if let Some(storage) = &present.storage {

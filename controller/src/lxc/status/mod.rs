@@ -13,7 +13,7 @@ use k8s_openapi::{
 use phoenix_crds::{
     LxcStatus,
     conditions::{ConditionType as C, Reason},
-    status::{SetupStatus, SnapshotStatus, SourceStatus, TaskStatus},
+    status::{SetupStatus, SnapshotStatus, SourceStatus, SshStatus, TaskStatus},
 };
 use proxmox_client::TaskState;
 
@@ -24,13 +24,13 @@ use workload::{gpus, vllm};
 use super::{
     LxcKind,
     desired::{Desired, Goal, Present, Role, Source},
-    observe::Observed,
+    observe::{Observed, host_key},
     plan::{Seal, sealed},
 };
 use crate::{
     condition::{Finding, Truth, conditions, whole_seconds},
     engine::{Pass, Receipt},
-    fleet::Seen,
+    fleet::{Presence, Seen},
     guest::{SetupPhase, SetupState},
 };
 
@@ -142,11 +142,21 @@ fn report(
             .unwrap_or_else(|| present.revision.clone()),
     );
     let (Some(seen), Some(mark)) = (observed.seen(), mark) else {
+        let presence = observed.look.as_ref().map(|look| &look.presence);
+        if matches!(presence, Some(Presence::Absent)) {
+            // another container will have another key
+            status.ssh = None;
+        }
         return;
     };
     status.node = Some(seen.node.clone());
     status.addresses.clone_from(&seen.addresses);
     status.resolved = Some(resolved(&seen.config));
+    status.ssh = host_key(present, observed)
+        .filter(|_| mark.created)
+        .map(|fingerprint| SshStatus {
+            host_key_fingerprint: Some(fingerprint),
+        });
     if let Some(run) = observed
         .guest
         .known()

@@ -27,6 +27,7 @@ mod rules;
 mod service;
 mod serving;
 mod setup;
+mod ssh;
 mod trouble;
 
 /// Not a test: in a process that was started to be the operator, this is its `main`.

@@ -286,7 +286,9 @@ pub(super) fn refused(vmid: u32, mode: ConsoleMode) -> ConsoleSession {
             )
         }
     };
-    let (input, _) = mpsc::channel(1);
+    let (input, mut typed) = mpsc::channel(1);
+    // what is typed meanwhile goes nowhere, and cuts nothing of what is said short
+    tokio::spawn(async move { while typed.recv().await.is_some() {} });
     let (to_client, output) = mpsc::channel(4);
     for part in [CLEAR.to_vec(), complaint.into_bytes(), ENDED.to_vec()] {
         to_client.try_send(part).ok();

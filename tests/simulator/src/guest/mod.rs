@@ -16,6 +16,7 @@ mod os;
 mod portainer;
 mod proxy;
 mod roots;
+pub(crate) mod ssh;
 mod standin;
 mod systemd;
 mod vllm;
@@ -45,7 +46,9 @@ use self::faults::Faults;
 use self::network::Unreached;
 use self::roots::Roots;
 use crate::config::HostFacts;
-use crate::guests::{BootSpec, ConsoleMode, ConsoleSession, GuestEvent, GuestInterface, Guests};
+use crate::guests::{
+    BootSpec, ConsoleMode, ConsoleSession, GuestEvent, GuestInterface, Guests, RootFile,
+};
 
 /// How guests behave from the start; all of it can be changed later by [`GuestControl`].
 #[derive(Debug, Clone, Default)]
@@ -257,6 +260,10 @@ impl Drop for World {
 impl Guests for World {
     fn create_root(&self, volume: String, os_template: String) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move { self.roots.create(&volume, &os_template).await })
+    }
+
+    fn write_root(&self, volume: String, files: Vec<RootFile>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.roots.write(&volume, &files) })
     }
 
     fn clone_root(

@@ -119,14 +119,6 @@ impl Os {
             ),
             ("etc/machine-id", ""),
             (
-                "etc/ssh/ssh_host_ed25519_key",
-                "-----BEGIN OPENSSH PRIVATE KEY-----\ntemplate\n-----END OPENSSH PRIVATE KEY-----\n",
-            ),
-            (
-                "etc/ssh/ssh_host_ed25519_key.pub",
-                "ssh-ed25519 AAAAtemplate root@template\n",
-            ),
-            (
                 "usr/local/lib/systemd/system/ssh.service",
                 "[Unit]\nDescription=OpenBSD Secure Shell server\n[Service]\nExecStart=/usr/sbin/sshd -D\n[Install]\nWantedBy=multi-user.target\n",
             ),

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
 use super::os::{self, Os};
+use super::ssh::HostKey;
+use crate::guests::RootFile;
 
 /// Where a root has the seam, and what stand-ins are links to.
 pub(super) const STAND_IN: &str = "/.seam/call.sh";
@@ -45,6 +47,21 @@ impl Roots {
         let path = self.fresh(volume)?;
         let os = Os::of_template(template);
         tokio::task::spawn_blocking(move || furnish(&path, os)).await?
+    }
+
+    /// Writes files into a volume, with the folders above them.
+    pub(super) fn write(&self, volume: &str, files: &[RootFile]) -> Result<()> {
+        let root = self.path(volume);
+        for file in files {
+            let path = root.join(file.path);
+            if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
+                std::fs::create_dir_all(folder)?;
+                std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
+            }
+            std::fs::write(&path, &file.text)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(file.mode))?;
+        }
+        Ok(())
     }
 
     pub(super) async fn copy(&self, from: &str, to: &str) -> Result<()> {
@@ -183,6 +200,9 @@ fn furnish(root: &Path, os: Os) -> Result<()> {
         }
         std::fs::write(&path, text)?;
     }
+    let key = HostKey::make("root@template")?;
+    std::fs::write(root.join("etc/ssh/ssh_host_ed25519_key"), key.private)?;
+    std::fs::write(root.join("etc/ssh/ssh_host_ed25519_key.pub"), key.public)?;
     if let Ok(cache) = std::fs::read("/etc/ld.so.cache") {
         std::fs::write(root.join("etc/ld.so.cache"), cache)?;
     }

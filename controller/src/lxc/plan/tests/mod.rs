@@ -4,5 +4,6 @@ mod gpus;
 mod placement;
 mod properties;
 mod serving;
+mod ssh;
 mod tables;
 mod world;

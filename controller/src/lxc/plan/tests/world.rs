@@ -166,6 +166,7 @@ pub(super) struct World {
     pub(super) has_root: bool,
     pub(super) steps: Vec<String>,
     pub(super) in_guest: GuestFacts,
+    pub(super) ssh_key: Option<String>,
     pub(super) seen_at: Instant,
     /// The GPUs that its status says it holds, and whether alone.
     pub(super) held: BTreeMap<u32, bool>,
@@ -188,6 +189,7 @@ impl World {
             has_root: true,
             steps: Vec::new(),
             in_guest: guest(),
+            ssh_key: None,
             seen_at: Instant::now()
                 .checked_sub(Duration::from_secs(150))
                 .unwrap_or_else(Instant::now),
@@ -218,6 +220,7 @@ impl World {
         seen.places = matches!(&desired.goal, Goal::Present(p) if p.wish.is_some())
             .then(|| Arc::new(self.places.clone()));
         seen.bridges = Some(vec!["vmbr0".into()]);
+        seen.ssh_key = self.ssh_key.clone();
         let Some(vmid) = desired.target.vmid else {
             seen.candidate = Some(901);
             return seen;
@@ -388,7 +391,9 @@ impl World {
         let guest = &mut self.in_guest;
         match step {
             GuestStep::AwaitBoot { .. } | GuestStep::Inspect => {}
+            GuestStep::Authorize => guest.ssh_key = Some(true),
             GuestStep::Personalise => {
+                guest.ssh_key = Some(true);
                 guest.state = Some(GuestState {
                     key: "901-u-1".into(),
                     personalised: true,
@@ -498,6 +503,8 @@ fn guest() -> GuestFacts {
         driver_version: "580.76.05".into(),
     };
     GuestFacts {
+        host_key: None,
+        ssh_key: Some(false),
         init: InitState::Running,
         default_route: true,
         resolves: true,

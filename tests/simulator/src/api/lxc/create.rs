@@ -15,6 +15,8 @@ use super::{
 use crate::{
     config::TemplateShape,
     core::Core,
+    guest::ssh::HostKey,
+    guests::RootFile,
     model::{
         Container,
         section::{ConfigFile, Section},
@@ -40,6 +42,7 @@ struct Plan {
     template: Option<TemplateShape>,
     pool: Option<String>,
     start: bool,
+    ssh_keys: Option<String>,
 }
 
 pub(super) async fn create(call: Call) -> Outcome {
@@ -154,6 +157,7 @@ fn check(call: &Call) -> Result<Plan, Failure> {
         template,
         pool,
         start: call.flag("start"),
+        ssh_keys: call.given("ssh-public-keys").map(str::to_owned),
     })
 }
 
@@ -336,7 +340,9 @@ async fn build(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
         )));
     };
     let root = fill(core, &mounts, &template)?;
-    core.guests.create_root(root, template.file.clone()).await?;
+    core.guests
+        .create_root(root.clone(), template.file.clone())
+        .await?;
     job.log(format!(
         "Total bytes read: {} ({}, 200MiB/s)",
         template.unpacked,
@@ -368,7 +374,20 @@ async fn build(job: &Arc<Job>, plan: Plan) -> Result<(), Broken> {
         };
     }
     if template.file.contains("-standard_") {
-        make_host_keys(job, hostname.as_deref().unwrap_or_default());
+        let made = make_host_keys(job, hostname.as_deref().unwrap_or_default())?;
+        core.guests.write_root(root.clone(), made).await?;
+    }
+    if let Some(keys) = plan.ssh_keys {
+        let text = format!(
+            "# --- BEGIN PVE ---\n{}\n# --- END PVE ---\n",
+            keys.trim_end()
+        );
+        let file = RootFile {
+            path: "root/.ssh/authorized_keys",
+            text,
+            mode: 0o600,
+        };
+        core.guests.write_root(root, vec![file]).await?;
     }
     job.late()?;
     let mut state = core.state();
@@ -429,14 +448,28 @@ fn fill(
 }
 
 /// Templates with an SSH server get keys of their own.
-fn make_host_keys(job: &Job, hostname: &str) {
+fn make_host_keys(job: &Job, hostname: &str) -> Result<Vec<RootFile>, Broken> {
+    let name = format!("root@{hostname}");
+    let key = HostKey::make(&name).map_err(|error| Broken::Failed(error.to_string()))?;
     for kind in ["rsa", "ecdsa", "ed25519"] {
-        let print = STANDARD_NO_PAD.encode(rand::random::<[u8; 32]>());
+        // the one that is used is a real one
+        let print = match kind {
+            "ed25519" => key.fingerprint.clone(),
+            _ => format!(
+                "SHA256:{}",
+                STANDARD_NO_PAD.encode(rand::random::<[u8; 32]>())
+            ),
+        };
         job.log(format!(
             "Creating SSH host key 'ssh_host_{kind}_key' - this may take some time ..."
         ));
-        job.log(format!("done: SHA256:{print} root@{hostname}"));
+        job.log(format!("done: {print} {name}"));
     }
+    let file = |path, text, mode| RootFile { path, text, mode };
+    Ok(vec![
+        file("etc/ssh/ssh_host_ed25519_key", key.private, 0o600),
+        file("etc/ssh/ssh_host_ed25519_key.pub", key.public, 0o644),
+    ])
 }
 
 /// A count of bytes as tar prints it: in the largest unit that fits, rounded up.

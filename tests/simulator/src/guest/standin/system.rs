@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::guest::boot::Guest;
 use crate::guest::calls::Call;
 use crate::guest::network;
+use crate::guest::ssh::{self, HostKey};
 
 /// Plays one of them.
 pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
@@ -37,7 +38,7 @@ pub(super) async fn run(guest: &Arc<Guest>, call: &Call) -> i32 {
             0
         }
         "ssh-keygen" => ssh_keygen(guest, call).await,
-        "sshd" => std::future::pending().await,
+        "sshd" => ssh::run(guest, call).await,
         "systemd-detect-virt" => {
             call.reply.out("lxc\n").await;
             0
@@ -406,18 +407,22 @@ async fn ssh_keygen(guest: &Guest, call: &Call) -> i32 {
         if guest.files.exists(&path) {
             continue;
         }
-        let material = hex::encode(rand::random::<[u8; 32]>());
-        let private = format!(
-            "-----BEGIN OPENSSH PRIVATE KEY-----\n{material}\n-----END OPENSSH PRIVATE KEY-----\n"
-        );
+        let name = format!("root@{}", guest.spec.hostname);
+        let (private, public) = match HostKey::make(&name) {
+            // the one that is used is a real one
+            Ok(key) if kind == "ed25519" => (key.private, key.public),
+            _ => {
+                let material = hex::encode(rand::random::<[u8; 32]>());
+                let private = format!(
+                    "-----BEGIN OPENSSH PRIVATE KEY-----\n{material}\n-----END OPENSSH PRIVATE KEY-----\n"
+                );
+                (private, format!("ssh-{kind} AAAA{material} {name}\n"))
+            }
+        };
         guest.files.write(&path, &private, 0o600).ok();
         guest
             .files
-            .write(
-                &format!("{path}.pub"),
-                &format!("ssh-{kind} AAAA{material} root@{}\n", guest.spec.hostname),
-                0o644,
-            )
+            .write(&format!("{path}.pub"), &public, 0o644)
             .ok();
         made.push(kind.to_uppercase());
     }
