@@ -1,6 +1,8 @@
 //! First stage: spec, cluster defaults, the source's sealed snapshot and the setup's text become a [`Desired`] that makes sense, or the
 //! user's fault in his words. Reads Kubernetes only.
 
+mod allowed;
+mod mounts;
 mod net;
 mod resolve;
 mod setup;
@@ -9,10 +11,14 @@ mod workload;
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
+pub(in crate::lxc) use mounts::merge_device;
+pub use mounts::{MountKind, WantedMount};
 pub use net::WantedNet;
 pub(crate) use resolve::desired;
 pub use source::{Source, SourceTemplate};
 pub(crate) use workload::role as container_role;
+
+use phoenix_crds::mounts::Device;
 
 use super::mark::Mark;
 use crate::{guest::VllmFiles, prober::ProbeSpec, wake::ObjectKey};
@@ -92,6 +98,14 @@ pub struct Present {
     pub storage: Option<String>,
     /// Its size.
     pub disk_gib: Option<u64>,
+    /// Volumes and directories of the node.
+    pub mounts: Vec<WantedMount>,
+    /// Device nodes other than GPUs'.
+    pub devices: Vec<Device>,
+    /// Proxmox's resource pool that it is made in.
+    pub pool: Option<String>,
+    /// What the hypervisor doesn't allow of all this, in words.
+    pub not_allowed: Option<String>,
     /// Device minors of the GPUs it shall hold.
     pub gpus: Vec<u32>,
     /// What is to be done inside once.

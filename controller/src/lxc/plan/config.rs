@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use phoenix_crds::conditions::{ConditionType as C, Reason};
 use proxmox_client::{CtConfig, PropertyString};
 
-use super::{Decision, Draft, View, presence::missing_bridge};
+use super::{Decision, Draft, View, mounts, presence::missing_bridge};
 use crate::{
     condition::{Finding, Truth},
     engine::Verdict,
@@ -20,23 +20,33 @@ use crate::{
 /// The tag by which ours are found in Proxmox' own views.
 pub(crate) const TAG: &str = "phoenix";
 
-/// One PUT a pass, in this order: what a token may do, what only root may do, devices, devices that the host may lack, the disk's size.
+/// One PUT a pass, in this order: what a token may do, what only root may do, volumes and directories of the node, devices, devices that the
+/// host may lack, the disks' sizes.
 pub(super) fn matches(view: &View<'_>, draft: &mut Draft) -> Decision {
     let (seen, site) = (view.seen()?, view.site()?);
     if let Some(missing) = missing_bridge(view) {
         return draft.blocked(C::ConfigInSync, Reason::Invalid, missing);
     }
+    if let Some(message) = mounts::impossible(view, seen) {
+        return draft.blocked(C::ConfigInSync, Reason::Invalid, message);
+    }
     let fresh = fresh(view);
     let changes = [
         keys(view, seen, fresh),
         features(view.present, seen),
+        mounts::volumes(view, seen),
+        mounts::binds(view, seen),
         devices(view, seen, fresh),
         optional_device(view, seen, fresh),
+        mounts::devices(view, seen),
     ];
     if let Some(change) = changes.into_iter().find(|c| !c.is_empty()) {
         return configure(view, draft, site, change);
     }
     if let Some(decision) = size(view, draft, seen, &site) {
+        return Some(decision);
+    }
+    if let Some(decision) = mounts::growth(view, draft, seen, &site) {
         return Some(decision);
     }
     match restart_required(seen) {
@@ -46,7 +56,7 @@ pub(super) fn matches(view: &View<'_>, draft: &mut Draft) -> Decision {
             Reason::RestartRequired,
             message,
         )),
-        None => draft.met(C::ConfigInSync, Reason::InSync, ""),
+        None => draft.met(C::ConfigInSync, Reason::InSync, mounts::kept(view, seen)),
     }
     None
 }
@@ -251,7 +261,8 @@ fn devices(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
         as_root: true,
         ..Change::default()
     };
-    let wanted = |p: &str| required.iter().any(|r| r == p) || optional.contains(&p);
+    let listed = |p: &str| view.present.devices.iter().any(|d| d.path == p);
+    let wanted = |p: &str| required.iter().any(|r| r == p) || optional.contains(&p) || listed(p);
     // a running container keeps what it was given; a sealed one's are inherited and cleared here
     for (i, device) in current
         .iter()
@@ -273,7 +284,7 @@ fn devices(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
     change
 }
 
-fn is_nvidia(path: &str) -> bool {
+pub(super) fn is_nvidia(path: &str) -> bool {
     path.starts_with("/dev/nvidia")
 }
 
@@ -332,6 +343,7 @@ fn size(view: &View<'_>, draft: &mut Draft, seen: &Seen, site: &Site) -> Decisio
         Reason::Applying,
         Step::Resize {
             site: site.clone(),
+            disk: "rootfs".to_owned(),
             gib: wanted,
         },
     )

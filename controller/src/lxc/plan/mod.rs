@@ -4,6 +4,7 @@
 mod config;
 mod delete;
 mod guest;
+mod mounts;
 mod presence;
 mod seal;
 mod serve;
@@ -63,9 +64,10 @@ const fn check(goal: &'static str, run: fn(&View<'_>, &mut Draft) -> Decision) -
 }
 
 /// In this order. An empty goal is no step of its own.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     check("", presence::reachable),
     check("", presence::task),
+    check("", presence::allowed),
     check("reserve a VMID", presence::vmid),
     check("create", presence::exists),
     check("", presence::created),

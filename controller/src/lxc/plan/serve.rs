@@ -70,7 +70,9 @@ pub(super) fn power(view: &View<'_>, draft: &mut Draft) -> Decision {
 /// Starts it, with pauses between tries that failed.
 pub(super) fn start(view: &View<'_>, draft: &mut Draft, site: &Site) -> Decision {
     if let Some(failure) = view.failure_of(&["vzstart"]) {
-        if let Some(device) = missing_device(&failure.message) {
+        if let Some(device) =
+            missing_device(&failure.message).filter(|d| super::config::is_nvidia(d))
+        {
             let message = format!(
                 "Container {} does not start: node {} has no {device}. After a reboot the driver's device nodes appear with the first use: \
                  run `nvidia-smi` (and `nvidia-modprobe -u -c0`) there, and make it permanent with nvidia-persistenced.",
