@@ -17,6 +17,7 @@ pub mod crd;
 pub mod duration;
 pub mod hypervisor;
 pub mod lxc;
+pub mod mounts;
 pub mod network;
 pub mod probe;
 pub mod quantity;

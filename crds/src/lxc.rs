@@ -10,6 +10,7 @@ use strum::{Display, IntoStaticStr};
 
 use crate::container::LxcContainer;
 use crate::duration::Duration;
+use crate::mounts::{Device, Mount};
 use crate::network::{Dns, NetworkInterface};
 use crate::quantity::Quantity;
 use crate::reference::{HypervisorRef, TemplateRef};
@@ -60,6 +61,13 @@ pub struct LxcSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
 
+    /// Volumes and directories of the node, by their path in the container. Volumes that are not listed, such as a clone's
+    /// inherited ones, are kept; directories of the node that are not listed are taken out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    pub mounts: Vec<Mount>,
+
     /// Network interfaces, by name. A clone has to name its own: two clones must not start with one address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -85,6 +93,13 @@ pub struct LxcSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Gpus>,
 
+    /// Other device nodes of the node that the container may use. The container gets no others, inherited ones included.
+    /// Needs root's password in the Hypervisor's Secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    pub devices: Vec<Device>,
+
     /// What is run inside the container once, as root, when it first runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<Setup>,
@@ -92,6 +107,14 @@ pub struct LxcSpec {
     /// When the container is started with its node. Not inherited from the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Boot>,
+
+    /// Proxmox's resource pool that the container is made in. Can't be changed. Left out: the Hypervisor's `defaults.pool`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}$")
+    )]
+    pub pool: Option<String>,
 
     /// Tags in Proxmox. The operator adds its own and leaves tags alone that it doesn't know. Not inherited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

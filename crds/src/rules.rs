@@ -80,6 +80,14 @@ pub const RULES: &[CelRule] = &[
         ..OBJECT
     },
     CelRule {
+        name: "pool-is-immutable",
+        rule: "has(self.spec.pool) == has(oldSelf.spec.pool) && (!has(self.spec.pool) || self.spec.pool == oldSelf.spec.pool)",
+        message: "pool can't be changed, set or removed later, since a container joins its pool when it is made: delete this object and create a new one",
+        field: Some(".spec.pool"),
+        forbids: true,
+        ..OBJECT
+    },
+    CelRule {
         name: "hypervisor-ref-is-immutable",
         rule: "!has(oldSelf.spec.hypervisorRef) || (has(self.spec.hypervisorRef) && self.spec.hypervisorRef.name == oldSelf.spec.hypervisorRef.name)",
         message: "hypervisorRef can't be changed once it is set: containers don't move between hypervisors; delete this object and create a new one",
@@ -108,6 +116,14 @@ pub const RULES: &[CelRule] = &[
         at: "spec.rootfs.size",
         rule: "quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
         message: "rootfs.size can grow but never shrink: ask for at least the size that it has",
+        forbids: true,
+        ..OBJECT
+    },
+    CelRule {
+        name: "mounts-never-shrink",
+        at: "spec.mounts[].size",
+        rule: "quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
+        message: "mounts.size can grow but never shrink: ask for at least the size that the volume has",
         forbids: true,
         ..OBJECT
     },
@@ -163,6 +179,64 @@ pub const RULES: &[CelRule] = &[
         at: "spec.rootfs.size",
         rule: "!string(self).contains('.') && quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('1Gi')) >= 0 && quantity(string(self)).compareTo(quantity('1Pi')) <= 0 && quantity(string(self)).asInteger() % 1073741824 == 0",
         message: "rootfs.size must be a whole number of GiB, 1Gi to 1Pi, without a fraction: such as 32Gi",
+        ..OBJECT
+    },
+    CelRule {
+        name: "mounts-are-whole-gib",
+        at: "spec.mounts[].size",
+        rule: "!string(self).contains('.') && quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('1Gi')) >= 0 && quantity(string(self)).compareTo(quantity('1Pi')) <= 0 && quantity(string(self)).asInteger() % 1073741824 == 0",
+        message: "mounts.size must be a whole number of GiB, 1Gi to 1Pi, without a fraction: such as 100Gi",
+        ..OBJECT
+    },
+    CelRule {
+        name: "mount-is-a-volume-or-a-host-path",
+        at: "spec.mounts[]",
+        rule: "has(self.size) != has(self.hostPath)",
+        message: "a mount needs exactly one of size (a volume) and hostPath (a directory of the node)",
+        ..OBJECT
+    },
+    CelRule {
+        name: "host-path-has-no-storage",
+        at: "spec.mounts[]",
+        rule: "!has(self.hostPath) || (!has(self.storage) && !has(self.backup))",
+        message: "storage and backup are for volumes: leave them out with hostPath",
+        ..OBJECT
+    },
+    CelRule {
+        name: "mount-paths-are-plain",
+        at: "spec.mounts[].path",
+        rule: "!self.matches('/[.][.]?(/|$)')",
+        message: "mounts.path must name its place without . and .. as in /srv/data",
+        ..OBJECT
+    },
+    CelRule {
+        name: "host-paths-are-plain",
+        at: "spec.mounts[].hostPath",
+        rule: "!self.matches('/[.][.]?(/|$)')",
+        message: "hostPath must name the directory without . and .. as in /srv/models",
+        ..OBJECT
+    },
+    CelRule {
+        name: "templates-have-no-host-paths",
+        kinds: TEMPLATE,
+        at: "spec.mounts[]",
+        rule: "!has(self.hostPath)",
+        message: "a template can't have a hostPath, since Proxmox neither clones nor snapshots directories of the node: give it to the containers",
+        field: Some(".hostPath"),
+        ..OBJECT
+    },
+    CelRule {
+        name: "device-paths-are-plain",
+        at: "spec.devices[].path",
+        rule: "!self.matches('/[.][.]?(/|$)')",
+        message: "devices.path must name the device node without . and .. as in /dev/net/tun",
+        ..OBJECT
+    },
+    CelRule {
+        name: "devices-are-no-gpus",
+        at: "spec.devices[].path",
+        rule: "!self.startsWith('/dev/nvidia')",
+        message: "NVIDIA's device nodes are given by spec.gpus, which also sees to who holds a GPU: name the GPUs there",
         ..OBJECT
     },
     CelRule {
@@ -361,6 +435,30 @@ pub const RULES: &[CelRule] = &[
         at: "spec.defaults.nameservers[]",
         rule: "isIP(self)",
         message: "defaults.nameservers must be IP addresses, such as 10.0.0.1",
+        ..OBJECT
+    },
+    CelRule {
+        name: "allowed-addresses-are-networks",
+        kinds: HYPERVISOR,
+        at: "spec.allowed.addresses[]",
+        rule: "isCIDR(self)",
+        message: "allowed.addresses must be networks with their prefix length, such as 10.0.0.0/24",
+        ..OBJECT
+    },
+    CelRule {
+        name: "allowed-host-paths-are-plain",
+        kinds: HYPERVISOR,
+        at: "spec.allowed.hostPaths[]",
+        rule: "!self.matches('/[.][.]?(/|$)')",
+        message: "allowed.hostPaths must name directories without . and .. as in /srv/*",
+        ..OBJECT
+    },
+    CelRule {
+        name: "allowed-devices-are-plain",
+        kinds: HYPERVISOR,
+        at: "spec.allowed.devices[]",
+        rule: "!self.matches('/[.][.]?(/|$)')",
+        message: "allowed.devices must name device nodes without . and .. as in /dev/dri/renderD*",
         ..OBJECT
     },
     CelRule {

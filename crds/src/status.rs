@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
 
 use crate::lxc::{Features, Resources, Rootfs};
+use crate::mounts::Mount;
 use crate::network::{Dns, NetworkInterface};
 use crate::quantity::Quantity;
 use crate::schema;
@@ -268,6 +269,11 @@ pub struct Resolved {
     /// The root file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
+    /// The volumes and directories of the node that are mounted, inherited ones included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    pub mounts: Vec<Mount>,
     /// The network interfaces, with the bridge and gateway in use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

@@ -78,12 +78,12 @@ pub(crate) async fn act<K: LxcKind>(
         } => hand.create(site, Some(*source), params, step).await,
         Step::Destroy { site, .. } => hand.destroy(site, step).await,
         Step::Configure { site, change } => hand.configure(site, change, step).await,
-        Step::Resize { site, gib } => {
+        Step::Resize { site, disk, gib } => {
             hand.ours(site).await?;
             let answer = hand
                 .cluster
                 .client()
-                .ct_resize(&site.node, site.vmid, "rootfs", *gib)
+                .ct_resize(&site.node, site.vmid, disk, *gib)
                 .await;
             hand.task(site, answer, C::ConfigInSync, step, None)
         }
@@ -496,6 +496,13 @@ fn operation(
 
 /// Why a PUT was refused, in the words of the condition that it belongs to.
 fn refused(error: &Error, change: &Change, site: &Site, step: &Step) -> Fault {
+    if let Some(device) = missing_device(&error.message).filter(|d| !d.starts_with("/dev/nvidia")) {
+        let message = format!(
+            "node {} has no device {device}. Load its driver there, or correct spec.devices.",
+            site.node
+        );
+        return Fault::user(C::ConfigInSync, Reason::Invalid, message);
+    }
     if let Some(device) = missing_device(&error.message) {
         let message = format!("node {} has no {device}; nothing was changed.", site.node);
         return Fault::user(C::ConfigInSync, Reason::Invalid, message);

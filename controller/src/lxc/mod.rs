@@ -102,11 +102,13 @@ pub(crate) fn was_created(status: Option<&LxcStatus>) -> bool {
     one_of(
         ConditionType::Created,
         &[Reason::Created, Reason::OwnershipLost],
-    ) || (one_of(ConditionType::Created, &[Reason::Busy, Reason::Locked])
-        && one_of(
-            ConditionType::ConfigInSync,
-            &[Reason::InSync, Reason::RestartRequired],
-        ))
+    ) || (one_of(
+        ConditionType::Created,
+        &[Reason::Busy, Reason::Locked, Reason::NotAllowed],
+    ) && one_of(
+        ConditionType::ConfigInSync,
+        &[Reason::InSync, Reason::RestartRequired],
+    ))
 }
 
 pub(crate) fn forget<K: LxcKind>(object: &K, cx: &Arc<Context>) {

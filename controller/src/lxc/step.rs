@@ -153,10 +153,12 @@ pub enum Step {
         /// How.
         change: Change,
     },
-    /// Grow the root file system.
+    /// Grow the root file system or a volume.
     Resize {
         /// Which.
         site: Site,
+        /// The disk's key in the config.
+        disk: String,
         /// To how much, in GiB.
         gib: u64,
     },
@@ -266,7 +268,10 @@ impl Named for Step {
             } => format!("destroy the half-made container {}", site.vmid),
             Self::Destroy { site, .. } => format!("destroy container {}", site.vmid),
             Self::Configure { change, .. } => format!("set {}", change.what.join(", ")),
-            Self::Resize { gib, .. } => format!("grow the root file system to {gib} GiB"),
+            Self::Resize { disk, gib, .. } if disk == "rootfs" => {
+                format!("grow the root file system to {gib} GiB")
+            }
+            Self::Resize { disk, gib, .. } => format!("grow volume {disk} to {gib} GiB"),
             Self::Start { site } => format!("start container {}", site.vmid),
             Self::Shutdown { site, .. } => format!("shut container {} down", site.vmid),
             Self::Guest { step, .. } => match step {

@@ -1,6 +1,8 @@
 //! First stage: spec, cluster defaults, the source's sealed snapshot and the setup's text become a [`Desired`] that makes sense, or the
 //! user's fault in his words. Reads Kubernetes only.
 
+mod allowed;
+mod mounts;
 mod net;
 mod place;
 mod resolve;
@@ -10,11 +12,15 @@ mod workload;
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
+pub(in crate::lxc) use mounts::merge_device;
+pub use mounts::{MountKind, WantedMount};
 pub use net::WantedNet;
 pub(crate) use resolve::desired;
 pub(in crate::lxc) use setup::resolve as resolve_setup;
 pub use source::{Source, SourceTemplate};
 pub(crate) use workload::role as container_role;
+
+use phoenix_crds::mounts::Device;
 
 use super::mark::Mark;
 use crate::{
@@ -100,6 +106,14 @@ pub struct Present {
     pub storage: Option<String>,
     /// Its size.
     pub disk_gib: Option<u64>,
+    /// Volumes and directories of the node.
+    pub mounts: Vec<WantedMount>,
+    /// Device nodes other than GPUs'.
+    pub devices: Vec<Device>,
+    /// Proxmox's resource pool that it is made in.
+    pub pool: Option<String>,
+    /// What the hypervisor doesn't allow of all this, in words.
+    pub not_allowed: Option<String>,
     /// Device minors of the GPUs it shall hold: those of the spec, or those that were picked and stand in the status.
     pub gpus: Vec<u32>,
     /// How many, where the spec says only that.

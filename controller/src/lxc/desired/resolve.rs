@@ -12,7 +12,7 @@ use phoenix_crds::{
 };
 
 use super::{
-    Absence, Desired, Goal, Present, Source, Target, WantedNet,
+    Absence, Desired, Goal, Present, Source, Target, WantedNet, allowed, mounts,
     place::{Known, place},
     setup, source,
 };
@@ -60,7 +60,7 @@ pub(crate) async fn desired<K: LxcKind>(object: &K, cx: &Context) -> Result<Desi
     let Some(hypervisor) = hypervisor else {
         return Err(Fault::bug("a hypervisor was resolved to nothing"));
     };
-    allowed(object, &hypervisor, cx).await?;
+    namespace_allowed(object, &hypervisor, cx).await?;
     // resolved once: a second hypervisor that appears while this one waits for something changes nothing for it
     let present = present(object, &hypervisor, cx)
         .await
@@ -124,7 +124,7 @@ fn hypervisor<K: LxcKind>(
 }
 
 /// The hypervisor may be used from this namespace.
-async fn allowed<K: LxcKind>(
+async fn namespace_allowed<K: LxcKind>(
     object: &K,
     hypervisor: &Hypervisor,
     cx: &Context,
@@ -227,6 +227,12 @@ async fn present<K: LxcKind>(
         .map_or(setup::NO_SETUP.to_owned(), |s| s.hash.clone());
     let keys = keys(spec, &defaults, from_scratch)?;
     let features = keys.get("features").cloned().unwrap_or_default();
+    let mounted = if K::SEALED {
+        let paths: Vec<&str> = spec.mounts.iter().map(|m| m.path.as_str()).collect();
+        paths.join(":")
+    } else {
+        String::new()
+    };
     let built_from = status
         .filter(|_| created)
         .and_then(|s| s.source.as_ref()?.revision.clone());
@@ -256,6 +262,10 @@ async fn present<K: LxcKind>(
         pinned: spec.vmid.map(bounded),
         range,
         taken: taken(object, &hypervisor.name_any(), cx),
+        mounts: mounts::resolve(spec, status, hypervisor, &node)?,
+        devices: spec.devices.clone(),
+        pool: spec.pool.clone().or(defaults.pool.clone()),
+        not_allowed: allowed::refusal(spec, hypervisor),
         node,
         wish,
         hostname: spec.hostname.clone().unwrap_or_else(|| object.name_any()),
@@ -271,21 +281,25 @@ async fn present<K: LxcKind>(
             .gpus
             .as_ref()
             .is_some_and(|g| g.sharing != Sharing::Shared),
-        revision: hash::short(&[
-            RECIPE,
-            // a template says when its source went on; a container stays what it was made from
-            built_from
-                .as_deref()
-                .filter(|_| !K::SEALED)
-                .unwrap_or_else(|| source.revision()),
-            &setup_mark,
-            &features,
-            if spec.unprivileged == Some(false) {
-                "privileged"
-            } else {
-                ""
-            },
-        ]),
+        revision: hash::short(
+            &[
+                RECIPE,
+                // a template says when its source went on; a container stays what it was made from
+                built_from
+                    .as_deref()
+                    .filter(|_| !K::SEALED)
+                    .unwrap_or_else(|| source.revision()),
+                &setup_mark,
+                &features,
+                if spec.unprivileged == Some(false) {
+                    "privileged"
+                } else {
+                    ""
+                },
+                // a container's own volumes shape nothing that is cloned
+                &mounted,
+            ][..if mounted.is_empty() { 5 } else { 6 }],
+        ),
         built_from,
         source,
         setup,

@@ -211,6 +211,32 @@ pub(super) fn compatible(
             "spec.rootfs.storage is {asked}, but a linked clone stays on its source's storage {is}; leave it out, or seal {name} with strategy Full."
         ));
     }
+    for mount in &spec.mounts {
+        let Some(is) = resolved.mounts.iter().find(|m| m.path == mount.path) else {
+            continue;
+        };
+        let path = &mount.path;
+        if mount.host_path.is_some() {
+            return refuse(format!(
+                "spec.mounts {path:?} asks for a hostPath, but {name} has a volume there, which its clones inherit; choose another path."
+            ));
+        }
+        let gibibytes = |m: &phoenix_crds::mounts::Mount| m.size.as_ref()?.gibibytes().ok();
+        if let (Some(asked), Some(has)) = (gibibytes(mount), gibibytes(is))
+            && asked < has
+        {
+            return refuse(format!(
+                "spec.mounts {path:?} asks for {asked}Gi, but the volume of {name} has {has}Gi, and a volume never shrinks; ask for {has}Gi or more."
+            ));
+        }
+        if let (true, Some(asked), Some(has)) = (source.linked, &mount.storage, &is.storage)
+            && asked != has
+        {
+            return refuse(format!(
+                "spec.mounts {path:?} asks for storage {asked}, but a linked clone's volumes stay on their source's storage {has}; leave it out."
+            ));
+        }
+    }
     if let Some(node) = spec.node.as_ref().filter(|node| **node != source.node)
         && let Some(storage) = local_storage(spec, Some(template), source, hypervisor)
     {

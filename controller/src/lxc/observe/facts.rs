@@ -37,8 +37,8 @@ pub struct TaskSeen {
     pub state: TaskState,
 }
 
-/// What a storage can do for containers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a storage can do for containers, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StorageKind {
     /// Snapshots and linked clones (zfspool, lvmthin, rbd, btrfs).
     Clones,

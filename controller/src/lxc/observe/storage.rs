@@ -1,5 +1,7 @@
 //! What is asked of Proxmox only now and then: tasks at work, what a seal needs to know, what hinders a deletion.
 
+use std::collections::BTreeSet;
+
 use phoenix_crds::conditions::ConditionType as C;
 use proxmox_client::ErrorKind;
 
@@ -44,18 +46,19 @@ pub(super) async fn sealing(
             C::Sealed,
         )
     };
-    let storage = container.config.rootfs().map(|r| r.storage);
-    seen.storage = cx
+    let storages = volumes(container);
+    let known = cx
         .stores
         .hypervisor(cluster.name())
         .and_then(|h| h.status)
-        .and_then(|s| {
-            s.storages
-                .into_iter()
-                .find(|s| Some(&s.name) == storage.as_ref() && s.node == container.node)
-        })
-        .and_then(|s| s.type_)
-        .map(|t| StorageKind::of(&t));
+        .map(|s| s.storages)
+        .unwrap_or_default();
+    // a seal is as good as the poorest of its volumes allows
+    seen.storage = known
+        .into_iter()
+        .filter(|s| storages.contains(&s.name) && s.node == container.node)
+        .filter_map(|s| Some(StorageKind::of(&s.type_?)))
+        .max();
     if container.config.is_template() || mark.setup.is_none() || container.running() {
         return Ok(());
     }
@@ -77,6 +80,19 @@ pub(super) async fn sealing(
     Ok(())
 }
 
+/// The storages of all its volumes.
+fn volumes(container: &Seen) -> BTreeSet<String> {
+    let mounts = container.config.mounts();
+    container
+        .config
+        .rootfs()
+        .into_iter()
+        .chain(mounts.into_values())
+        .filter(|v| !v.is_bind())
+        .map(|v| v.storage)
+        .collect()
+}
+
 /// What may hinder the deletion.
 pub(super) async fn remains(
     seen: &mut Observed,
@@ -90,24 +106,22 @@ pub(super) async fn remains(
     if container.config.lock().is_some() {
         seen.active_task = active(cluster, &container.node, vmid, None).await?;
     }
-    if container.config.is_template()
-        && let Some(rootfs) = container.config.rootfs()
-    {
+    if !container.config.is_template() {
+        return Ok(());
+    }
+    for storage in volumes(&container) {
         let base = format!("basevol-{vmid}-disk-");
         match cluster
             .client()
-            .storage_content(&container.node, &rootfs.storage, None)
+            .storage_content(&container.node, &storage, None)
             .await
         {
             Ok(volumes) => {
                 let cloned = |v: &&proxmox_client::VolumeInfo| {
                     v.volid.contains(&format!(":{base}")) && v.volid.contains('/')
                 };
-                seen.dependents = volumes
-                    .iter()
-                    .filter(cloned)
-                    .map(|v| v.volid.clone())
-                    .collect();
+                seen.dependents
+                    .extend(volumes.iter().filter(cloned).map(|v| v.volid.clone()));
             }
             // without the right to list volumes Proxmox' own refusal says it, later
             Err(e) if e.kind == ErrorKind::Forbidden => {}

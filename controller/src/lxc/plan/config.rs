@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use phoenix_crds::conditions::{ConditionType as C, Reason};
 use proxmox_client::{CtConfig, PropertyString};
 
-use super::{Decision, Draft, View, missing_device, presence::missing_bridge};
+use super::{Decision, Draft, View, missing_device, mounts, presence::missing_bridge};
 use crate::{
     condition::{Finding, Truth},
     engine::Verdict,
@@ -23,18 +23,28 @@ pub(crate) const TAG: &str = "phoenix";
 /// What a PUT of a device that the node lacks is remembered as.
 pub(in crate::lxc) const SET_DEVICE: &str = "set_device";
 
-/// One PUT a pass, in this order: what a token may do, what only root may do, devices, devices that the host may lack, the disk's size.
+/// One PUT a pass, in this order: what a token may do, what only root may do, volumes and directories of the node, devices, devices that the
+/// host may lack, the disks' sizes.
 pub(super) fn matches(view: &View<'_>, draft: &mut Draft) -> Decision {
     let (seen, site) = (view.seen()?, view.site()?);
     if let Some(missing) = missing_bridge(view) {
         return draft.blocked(C::ConfigInSync, Reason::Invalid, missing);
     }
+    if let Some(message) = mounts::impossible(view, seen) {
+        return draft.blocked(C::ConfigInSync, Reason::Invalid, message);
+    }
     let fresh = fresh(view);
-    let mut changes = vec![keys(view, seen, fresh), features(view.present, seen)];
+    let mut changes = vec![
+        keys(view, seen, fresh),
+        features(view.present, seen),
+        mounts::volumes(view, seen),
+        mounts::binds(view, seen),
+    ];
     if !draft.gpus_denied {
         changes.push(devices(view, seen, fresh));
         changes.push(optional_device(view, seen, fresh));
     }
+    changes.push(mounts::devices(view, seen));
     if let Some(change) = changes.into_iter().find(|c| !c.is_empty()) {
         if let Some(failure) = view.failure_of(&[SET_DEVICE])
             && missing_device(&failure.message).is_some_and(|device| change.sets_device(device))
@@ -47,6 +57,9 @@ pub(super) fn matches(view: &View<'_>, draft: &mut Draft) -> Decision {
     if let Some(decision) = size(view, draft, seen, &site) {
         return Some(decision);
     }
+    if let Some(decision) = mounts::growth(view, draft, seen, &site) {
+        return Some(decision);
+    }
     match restart_required(seen) {
         Some(message) => draft.found(Finding::said(
             C::ConfigInSync,
@@ -54,7 +67,7 @@ pub(super) fn matches(view: &View<'_>, draft: &mut Draft) -> Decision {
             Reason::RestartRequired,
             message,
         )),
-        None => draft.met(C::ConfigInSync, Reason::InSync, ""),
+        None => draft.met(C::ConfigInSync, Reason::InSync, mounts::kept(view, seen)),
     }
     None
 }
@@ -261,8 +274,12 @@ fn devices(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
     };
     // while none are picked those that it has stand: the next pick may well be the same
     let unpicked = view.present.gpu_count.is_some() && view.present.gpus.is_empty();
+    let listed = |p: &str| view.present.devices.iter().any(|d| d.path == p);
     let wanted = |p: &str| {
-        required.iter().any(|r| r == p) || optional.contains(&p) || (unpicked && is_nvidia(p))
+        required.iter().any(|r| r == p)
+            || optional.contains(&p)
+            || listed(p)
+            || (unpicked && is_nvidia(p))
     };
     // a running container keeps what it was given; a sealed one's are inherited and cleared here
     for (i, device) in current
@@ -285,7 +302,7 @@ fn devices(view: &View<'_>, seen: &Seen, fresh: bool) -> Change {
     change
 }
 
-fn is_nvidia(path: &str) -> bool {
+pub(super) fn is_nvidia(path: &str) -> bool {
     path.starts_with("/dev/nvidia")
 }
 
@@ -344,6 +361,7 @@ fn size(view: &View<'_>, draft: &mut Draft, seen: &Seen, site: &Site) -> Decisio
         Reason::Applying,
         Step::Resize {
             site: site.clone(),
+            disk: "rootfs".to_owned(),
             gib: wanted,
         },
     )

@@ -6,6 +6,7 @@ mod delete;
 mod gpu;
 mod guest;
 mod journal;
+mod mounts;
 mod placement;
 mod presence;
 mod seal;
@@ -70,9 +71,10 @@ const fn check(goal: &'static str, run: fn(&View<'_>, &mut Draft) -> Decision) -
 }
 
 /// In this order. An empty goal is no step of its own.
-const CHECKS: [Check; 17] = [
+const CHECKS: [Check; 18] = [
     check("", presence::reachable),
     check("", presence::task),
+    check("", presence::allowed),
     check("", placement::placed),
     check("reserve a VMID", presence::vmid),
     check("create", presence::exists),

@@ -127,6 +127,19 @@ pub(super) fn purpose(kind: &str) -> (C, Reason) {
     }
 }
 
+/// The hypervisor lets its spec ask for all that. A container that is there already is left as it is.
+pub(super) fn allowed(view: &View<'_>, draft: &mut Draft) -> Decision {
+    let refusal = view.present.not_allowed.as_ref()?;
+    let there = view.seen().is_some() && view.mark().is_some();
+    draft.partial = there;
+    let message = if there {
+        format!("{refusal} The container is left as it is until then.")
+    } else {
+        refusal.clone()
+    };
+    draft.blocked(C::Created, Reason::NotAllowed, message)
+}
+
 /// A VMID is chosen, and stands in the status before it is used.
 pub(super) fn vmid(view: &View<'_>, draft: &mut Draft) -> Decision {
     let range = &view.present.range;
@@ -318,6 +331,9 @@ fn create_params(
     if let Some(key) = ssh_key {
         add("ssh-public-keys", key.to_owned());
     }
+    if let Some(pool) = &present.pool {
+        add("pool", pool.clone());
+    }
     let unprivileged = present.unprivileged.unwrap_or(true);
     add("unprivileged", u8::from(unprivileged).to_string());
     if let Some(storage) = &present.storage {
@@ -358,6 +374,9 @@ fn clone_params(
     ];
     if let Some(snapshot) = &source.clone_snapshot {
         params.push(("snapname".to_owned(), snapshot.clone()));
+    }
+    if let Some(pool) = &present.pool {
+        params.push(("pool".to_owned(), pool.clone()));
     }
     if let (false, Some(storage)) = (source.linked, &present.storage) {
         params.push(("storage".to_owned(), storage.clone()));

@@ -1,12 +1,15 @@
 //! What is in effect, read back from the config.
 
+use std::collections::BTreeMap;
+
 use phoenix_crds::{
     Quantity,
     lxc::{Features, Resources, Rootfs},
+    mounts::Mount,
     network::{Dns, NetworkInterface},
     status::Resolved,
 };
-use proxmox_client::{CtConfig, PropertyString};
+use proxmox_client::{CtConfig, PropertyString, Volume};
 
 /// What is in effect, inherited or defaulted or asked for, as the config has it.
 pub(super) fn resolved(config: &CtConfig) -> Resolved {
@@ -45,11 +48,38 @@ pub(super) fn resolved(config: &CtConfig) -> Resolved {
             storage: Some(r.storage),
             size: r.size_gib.map(Quantity::from_gibibytes),
         }),
+        mounts: mounts(config),
         network: config.nets().values().filter_map(network).collect(),
         dns: (dns != Dns::default()).then_some(dns),
         features: Some(features(&config.features())).filter(|f| *f != Features::default()),
         unprivileged: Some(config.unprivileged()),
     }
+}
+
+/// By path, and those only whose paths a spec could name: the schema refuses the whole status else.
+fn mounts(config: &CtConfig) -> Vec<Mount> {
+    let plain = |path: &str| {
+        let odd = |c: char| !c.is_ascii_alphanumeric() && !"/._@+~-".contains(c);
+        path.len() > 1 && path.starts_with('/') && !path.contains("//") && !path.contains(odd)
+    };
+    let mount = |volume: Volume| {
+        let path = volume.props.get("mp")?.trim_end_matches('/').to_owned();
+        let on = |key: &str| volume.props.get(key).map(|v| v == "1");
+        let bind = volume.is_bind();
+        let mount = Mount {
+            size: volume.size_gib.map(Quantity::from_gibibytes),
+            storage: (!bind).then(|| volume.storage.clone()),
+            backup: on("backup"),
+            host_path: bind.then(|| volume.volid.clone()),
+            read_only: on("ro"),
+            path: path.clone(),
+        };
+        let fits = plain(&path) && mount.host_path.as_deref().is_none_or(plain);
+        fits.then_some((path, mount))
+    };
+    let by_path: BTreeMap<String, Mount> =
+        config.mounts().into_values().filter_map(mount).collect();
+    by_path.into_values().collect()
 }
 
 fn network(net: &PropertyString) -> Option<NetworkInterface> {

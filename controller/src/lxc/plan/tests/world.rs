@@ -117,6 +117,10 @@ fn present() -> Present {
         description: None,
         storage: None,
         disk_gib: Some(64),
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        pool: None,
+        not_allowed: None,
         gpus: vec![0, 1],
         gpu_count: None,
         gpus_exclusive: false,
@@ -348,11 +352,20 @@ impl World {
             }
             Step::Configure { change, .. } => {
                 assert!(self.has_root || !change.as_root, "root's work without root");
-                change.set.iter().for_each(|(k, v)| set(&mut config, k, v));
+                for (key, value) in &change.set {
+                    let value = allocated(&config, key, value);
+                    set(&mut config, key, &value);
+                }
                 change
                     .delete
                     .iter()
                     .for_each(|k| drop(config.keys.remove(k)));
+                self.config = Some(config);
+            }
+            Step::Resize { disk, gib, .. } if disk != "rootfs" => {
+                let mut volume = config.mounts()[&disk[2..].parse().unwrap()].clone();
+                volume.props.set("size", format!("{gib}G"));
+                set(&mut config, disk, &volume.props.to_string());
                 self.config = Some(config);
             }
             Step::Resize { gib, .. } => {
@@ -468,6 +481,28 @@ impl World {
         let config = self.config.get_or_insert_default();
         config.keys.insert("description".into(), mark.describe(""));
     }
+}
+
+/// A mount as Proxmox keeps it: `storage:8` makes a volume, and must never be sent where there is one.
+fn allocated(config: &CtConfig, key: &str, value: &str) -> String {
+    let Some(mut volume) = key
+        .strip_prefix("mp")
+        .and_then(|_| proxmox_client::Volume::parse(value))
+    else {
+        return value.to_owned();
+    };
+    if let Ok(gib) = volume.volume.parse::<u64>() {
+        let path = volume.props.get("mp");
+        let twice = config.mounts().values().any(|m| m.props.get("mp") == path);
+        assert!(
+            !twice && !config.keys.contains_key(key),
+            "allocated twice: {key} {value}"
+        );
+        let name = format!("{}:subvol-901-{key}", volume.storage);
+        volume.props.set("volume", name);
+        volume.props.set("size", format!("{gib}G"));
+    }
+    volume.props.to_string()
 }
 
 /// What holds of every plan: each finding stands in the table of conditions as it stands there, and each message is a sentence.
