@@ -38,8 +38,12 @@ retry() {
     "$@"
 }
 
+# Fetches the index, and ends what a run that was cut off has begun: until then apt installs nothing.
 refresh_packages() {
     retry apt-get update || die "the package index could not be fetched: check the container's gateway and name servers"
+    dpkg --configure --pending --force-confdef --force-confold ||
+        warn "some packages cannot be configured yet: apt is to fetch what they lack"
+    retry apt-get install -y --fix-broken || die "packages that an earlier run left half-installed could not be repaired"
 }
 
 install_packages() {

@@ -81,9 +81,11 @@ install_driver_packages() {
 }
 
 install_driver_archive() {
-    local archive="NVIDIA-Linux-x86_64-${driver}.run" folder held
+    local archive="NVIDIA-Linux-x86_64-${driver}.run" folder=/var/tmp/phoenix-nvidia held
     log "No repository has ${driver}: taking NVIDIA's installer"
-    folder="$(mktemp -d -p /var/tmp)"
+    # Always the same folder: what a run that was cut off has left goes with the next.
+    rm -rf "$folder"
+    mkdir "$folder"
     retry curl -fsSL --connect-timeout 20 -o "${folder}/${archive}" \
         "https://download.nvidia.com/XFree86/Linux-x86_64/${driver}/${archive}" ||
         retry curl -fsSL --connect-timeout 20 -o "${folder}/${archive}" \

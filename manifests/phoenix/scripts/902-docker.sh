@@ -23,12 +23,14 @@ refresh_packages
 # Before the engine's first start, so that no container's log can fill the disk.
 if [[ ! -e /etc/docker/daemon.json ]]; then
     install -d -m 0755 /etc/docker
-    cat >/etc/docker/daemon.json <<'JSON'
+    # Whole or not at all: Docker does not start with half of it.
+    cat >/etc/docker/daemon.json.new <<'JSON'
 {
     "log-driver": "json-file",
     "log-opts": { "max-size": "10m", "max-file": "3" }
 }
 JSON
+    mv /etc/docker/daemon.json.new /etc/docker/daemon.json
 fi
 
 log "Installing Docker Engine and NVIDIA's container toolkit"
@@ -39,6 +41,8 @@ install_packages docker-ce docker-ce-cli containerd.io docker-buildx-plugin dock
 nvidia-ctk runtime configure --runtime=docker
 nvidia-ctk config --set nvidia-container-cli.no-cgroups=true --in-place
 systemctl enable docker
+# systemd refuses the fourth start within a minute, which a run after others that were cut off may be.
+systemctl reset-failed docker
 systemctl restart docker
 
 if ! retry docker info >/dev/null; then

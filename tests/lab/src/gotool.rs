@@ -11,6 +11,7 @@ mod cache;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+pub use cache::Cache;
 
 /// A Go module of this repository and the one program that is built from it.
 #[derive(Debug)]

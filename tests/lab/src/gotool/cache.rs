@@ -13,7 +13,9 @@ const FOLDER_VARIABLE: &str = "PHOENIX_LAB_CACHE";
 /// Builds that nobody has used for so long belong to a checkout that has moved on.
 const UNUSED_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-pub(super) struct Cache {
+/// The folder in which what takes long to make is kept for the next run, under a name that says what it was made from.
+#[derive(Debug)]
+pub struct Cache {
     folder: PathBuf,
 }
 
@@ -62,7 +64,8 @@ fn is_source(name: &str) -> bool {
 }
 
 impl Cache {
-    pub(super) fn of_user() -> Result<Self> {
+    /// The user's.
+    pub fn of_user() -> Result<Self> {
         let variable = |name: &str| {
             std::env::var_os(name)
                 .filter(|value| !value.is_empty())
@@ -80,7 +83,7 @@ impl Cache {
     }
 
     /// The entry's path; `build` writes it to the path that it is given where it does not exist.
-    pub(super) fn entry(
+    pub fn entry(
         &self,
         name: &str,
         key: &str,

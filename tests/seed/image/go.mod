@@ -1,0 +1,3 @@
+module phoenix-hypervisor.io/seed/image
+
+go 1.26
