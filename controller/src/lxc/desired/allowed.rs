@@ -132,7 +132,7 @@ fn path_allowed(path: &str, patterns: &[String]) -> bool {
 fn plain(path: &str) -> Option<Vec<&str>> {
     let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
     let odd = |s: &&str| matches!(*s, "" | "." | "..");
-    (!segments.iter().any(|s| odd(s))).then_some(segments)
+    (!segments.iter().any(odd)).then_some(segments)
 }
 
 /// `*` stands for any characters, none included.
@@ -165,7 +165,7 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "home"}, "spec": spec})).unwrap()
     }
 
-    fn spec(more: Value) -> LxcSpec {
+    fn spec(more: &Value) -> LxcSpec {
         let mut spec = json!({"source": {"templateRef": {"name": "base"}}});
         spec.as_object_mut()
             .unwrap()
@@ -207,7 +207,7 @@ mod tests {
             (json!({"gpus": {"indices": [0]}}), None),
         ] {
             for allowed in [Value::Null, json!({})] {
-                let told = refusal(&spec(asked.clone()), &hypervisor(allowed));
+                let told = refusal(&spec(&asked), &hypervisor(allowed));
                 match refused {
                     None => assert_eq!(told, None, "{asked}"),
                     Some(list) => {
@@ -231,11 +231,11 @@ mod tests {
             "network": [{"name": "eth0", "bridge": "vmbr1", "address": "10.0.0.5/24"}, {"name": "eth1", "bridge": "vmbr0", "address": "dhcp", "address6": "auto"}],
             "mounts": [{"path": "/data", "size": "8Gi", "storage": "lxc-disks"}, {"path": "/models", "hostPath": "/srv/models"}],
         });
-        assert_eq!(refusal(&spec(asked), &hypervisor), None);
+        assert_eq!(refusal(&spec(&asked), &hypervisor), None);
         let asked = json!({
             "gpus": {"indices": [0]}, "network": [{"name": "eth0", "address": "10.0.1.5/24"}],
         });
-        let told = refusal(&spec(asked), &hypervisor).unwrap();
+        let told = refusal(&spec(&asked), &hypervisor).unwrap();
         assert!(told.contains("address 10.0.1.5/24") && told.contains("spec.allowed.gpus"));
     }
 

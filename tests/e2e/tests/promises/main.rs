@@ -20,6 +20,7 @@ mod crash;
 mod drift;
 mod gpus;
 mod hosts;
+mod mounts;
 mod phoenix;
 mod placement;
 mod replicas;

@@ -44,7 +44,8 @@ async fn two_nodes(name: &str) -> Stage {
         ),
     ]);
     let mut stage = Stage::raise(name, settings).await;
-    let nowhere = Patch::Merge(json!({"spec": {"defaults": {"node": null}}}));
+    let allowed = json!({"bridges": ["vmbr1"], "storages": ["nas"]});
+    let nowhere = Patch::Merge(json!({"spec": {"defaults": {"node": null}, "allowed": allowed}}));
     stage
         .hypervisors()
         .patch(name, &PatchParams::default(), &nowhere)
