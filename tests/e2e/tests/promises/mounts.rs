@@ -51,7 +51,7 @@ fn models() -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_is_made_once_grows_and_is_put_right() {
-    let stage = allowing("mounts", Settings::without_guests()).await;
+    let stage = allowing("mounts", Settings::default()).await;
     let spec = json!({
         "vmid": 901,
         "mounts": [data("2Gi"), models()],
