@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
-use crate::fault::Fault;
+use crate::{fault::Fault, secrets};
 
 /// The Secret's name.
 pub(crate) const SECRET: &str = "phoenix-digest-key";
@@ -51,12 +51,7 @@ impl Key {
 
 async fn read_or_make(kube: &Client, namespace: &str) -> Result<Key, Fault> {
     let api: Api<Secret> = Api::namespaced(kube.clone(), namespace);
-    let doing = |what: &str| format!("{what} Secret {namespace}/{SECRET}");
-    let read = || async {
-        api.get_opt(SECRET)
-            .await
-            .map_err(|e| Fault::kube(&e, &doing("reading")))
-    };
+    let read = || secrets::read(kube, namespace, SECRET);
     if let Some(found) = read().await? {
         return key(&found, namespace);
     }
@@ -76,7 +71,10 @@ async fn read_or_make(kube: &Client, namespace: &str) -> Result<Key, Fault> {
             Some(found) => key(&found, namespace),
             None => Err(unusable(namespace)),
         },
-        Err(e) => Err(Fault::kube(&e, &doing("making"))),
+        Err(e) => Err(Fault::kube(
+            &e,
+            &format!("making Secret {namespace}/{SECRET}"),
+        )),
     }
 }
 

@@ -280,7 +280,7 @@ async fn running(place: &Place, found: &Found) -> anyhow::Result<bool> {
         );
     }
     let status = client.ct_status(node, key.vmid).await;
-    Ok(status.with_context(doing)?.status == "running")
+    Ok(status.with_context(doing)?.is_running())
 }
 
 /// What the status has, where the log itself can't be had.

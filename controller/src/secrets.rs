@@ -10,11 +10,11 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use phoenix_crds::{LxcContainer, LxcSpec};
 use tracing::debug;
 
-use crate::{context::Context, engine::key_of, wake::ObjectKey};
+use crate::{context::Context, engine::key_of, fault::Fault, wake::ObjectKey};
 
 /// How often they are looked at.
 const PERIOD: Duration = Duration::from_secs(15);
@@ -24,6 +24,18 @@ type Place = (String, String);
 
 /// What each was when it was looked at last: its version, or that it wasn't there.
 type Versions = HashMap<Place, Option<String>>;
+
+/// Reads one; `None` where there is none of that name.
+pub(crate) async fn read(
+    kube: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Secret>, Fault> {
+    let api: Api<Secret> = Api::namespaced(kube.clone(), namespace);
+    api.get_opt(name)
+        .await
+        .map_err(|e| Fault::kube(&e, &format!("reading Secret {namespace}/{name}")))
+}
 
 /// Looks at them until it is dropped.
 pub(crate) async fn follow(cx: Arc<Context>) {

@@ -10,6 +10,7 @@
 //! - what a clone inherits, or a hypervisor defaults, is an `Option` without a default in the CRD, so that "left out" and
 //!   "set to the default" stay different things.
 
+pub mod allowed;
 pub mod bounds;
 pub mod conditions;
 pub mod container;

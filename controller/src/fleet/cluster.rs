@@ -378,6 +378,6 @@ fn outcome(state: &TaskState) -> &'static str {
 }
 
 /// A poisoned lock holds plain data that is still whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

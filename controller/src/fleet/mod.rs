@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+pub(crate) use cluster::lock;
 pub use cluster::{Barred, Cluster, ClusterSettings, Health};
 pub use look::{Look, Presence, Seen};
 pub use places::Place;

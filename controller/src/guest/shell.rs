@@ -73,6 +73,16 @@ pub(super) struct Shell<T> {
 }
 
 impl<T: Terminal> Shell<T> {
+    fn over(terminal: T, timing: Timing) -> Self {
+        Self {
+            terminal,
+            lines: Lines::new(),
+            timing,
+            nonce: hex::encode(rand::random::<[u8; 6]>()),
+            sequence: 0,
+        }
+    }
+
     /// Finds out whose session the terminal shows and makes it ours, or touches nothing.
     pub(super) async fn open(
         terminal: T,
@@ -94,14 +104,7 @@ impl<T: Terminal> Shell<T> {
         timing: Timing,
     ) -> Result<Self, GuestError> {
         let verdict = greet(&mut terminal, timing).await?;
-        let nonce = hex::encode(rand::random::<[u8; 6]>());
-        let mut shell = Self {
-            terminal,
-            lines: Lines::new(),
-            timing,
-            nonce,
-            sequence: 0,
-        };
+        let mut shell = Self::over(terminal, timing);
         match verdict {
             Verdict::Fresh => shell.take_over(&format!("{IF_FRESH}{TAKE_OVER}")).await?,
             Verdict::OurLoop => {}
@@ -125,13 +128,7 @@ impl<T: Terminal> Shell<T> {
 
     /// A session that is ours alone, and in which our loop is starting already.
     pub(super) async fn alone(terminal: T, timing: Timing) -> Result<Self, GuestError> {
-        let mut shell = Self {
-            terminal,
-            lines: Lines::new(),
-            timing,
-            nonce: hex::encode(rand::random::<[u8; 6]>()),
-            sequence: 0,
-        };
+        let mut shell = Self::over(terminal, timing);
         if !shell.ready().await? {
             return Err(GuestError::timeout(STARTING, timing.answer));
         }

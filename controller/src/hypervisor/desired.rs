@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use phoenix_crds::{
     Hypervisor,
     conditions::{ConditionType as C, Reason},
@@ -19,7 +19,7 @@ use crate::{
     engine::key_of,
     fault::Fault,
     fleet::{Cluster, ClusterSettings},
-    hash,
+    hash, secrets,
 };
 
 /// What the connection is to be.
@@ -172,12 +172,8 @@ pub(crate) fn credentials(
 
 async fn secret(object: &Hypervisor, cx: &Context) -> Result<Secret, Fault> {
     // only the operator's own namespace: a Hypervisor must not lead to anybody's Secret
-    let api: Api<Secret> = Api::namespaced(cx.kube.clone(), &cx.namespace);
     let name = &object.spec.credentials_secret;
-    let found = api
-        .get_opt(name)
-        .await
-        .map_err(|e| Fault::kube(&e, &format!("reading Secret {}/{name}", cx.namespace)))?;
+    let found = secrets::read(&cx.kube, &cx.namespace, name).await?;
     found.ok_or_else(|| {
         let message = format!("Secret {}/{name} (spec.credentialsSecret) does not exist; create it with tokenId and tokenSecret in the operator's namespace.", cx.namespace);
         Fault::user(C::Authorized, Reason::SecretNotFound, message)

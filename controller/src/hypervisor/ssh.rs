@@ -10,7 +10,7 @@ use phoenix_crds::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{condition::Finding, context::Context, fault::Fault, guest::SshKey};
+use crate::{condition::Finding, context::Context, fault::Fault, guest::SshKey, secrets};
 
 const PRIVATE: &str = "ssh-privatekey";
 const PUBLIC: &str = "ssh-publickey";
@@ -41,12 +41,7 @@ impl KeyPair {
             return Ok(Self::Unwanted);
         }
         let name = secret_name(&object.name_any());
-        let api: Api<Secret> = Api::namespaced(cx.kube.clone(), &cx.namespace);
-        let found = api
-            .get_opt(&name)
-            .await
-            .map_err(|e| Fault::kube(&e, &format!("reading Secret {}/{name}", cx.namespace)))?;
-        let Some(secret) = found else {
+        let Some(secret) = secrets::read(&cx.kube, &cx.namespace, &name).await? else {
             return Ok(Self::Missing);
         };
         let data = secret.data.unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Fourth stage: one mutation. Every change of a container goes through [`Hand`], which has just seen our mark on it.
 
 mod gpus;
+mod guest;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,11 +15,11 @@ use proxmox_client::{Error, ErrorKind, Params, Upid};
 
 use super::{
     LxcKind,
-    desired::{Desired, Goal, Present, Role},
+    desired::Desired,
     mark::Ownership,
-    observe::{DriverStep, Observed, host_key},
+    observe::Observed,
     plan::{SET_DEVICE, missing_device, missing_gpu_device},
-    step::{Change, GuestStep, Site, Step},
+    step::{Change, Site, Step},
 };
 use crate::{
     condition::{sentence, whole_seconds},
@@ -26,18 +27,10 @@ use crate::{
     engine::{Announcement, Named, Receipt, StartedTask, apply_status},
     fault::Fault,
     fleet::{Cluster, Presence, Seen},
-    guest::{GuestKey, GuestOp, SetupRun},
-    sessions::Visit,
 };
 
 /// A look not older than this counts as "just seen".
 const JUST_SEEN: Duration = Duration::from_secs(2);
-/// How long a guest is waited for in one operation.
-const BOOT_LIMIT: Duration = Duration::from_mins(1);
-/// How long one operation follows a setup run: then its last lines reach the status, where they changed.
-const FOLLOW_LIMIT: Duration = Duration::from_secs(15);
-/// What an operation may take beside its own waits.
-const GUEST_LIMIT: Duration = Duration::from_secs(90);
 
 /// Carries out one step.
 pub(crate) async fn act<K: LxcKind>(
@@ -371,140 +364,15 @@ impl Hand<'_> {
             None => Ok(Receipt::default()),
         }
     }
-
-    async fn guest(&self, site: &Site, step: GuestStep) -> Result<Receipt, Fault> {
-        let Goal::Present(present) = &self.desired.goal else {
-            return Err(Fault::bug("a guest step for an object that shall go"));
-        };
-        let seen = self.ours(site).await?;
-        let (op, limit) = operation(step, present, self.observed.driver_step.as_ref())?;
-        let target = &self.desired.target;
-        let host_key = host_key(present, self.observed);
-        let visit = Visit {
-            cluster: Arc::clone(&self.cluster),
-            node: site.node.clone(),
-            key: GuestKey {
-                vmid: site.vmid,
-                uid: target.uid.clone(),
-            },
-            access: self
-                .cluster
-                .access(seen.addresses.first().map(String::as_str), host_key),
-            who: target.key.clone(),
-            wakes: self.cx.wakes.clone(),
-        };
-        let announcement = match step {
-            GuestStep::StartSetup { attempt } => Some(Announcement {
-                kind: if attempt == 1 {
-                    EventType::Normal
-                } else {
-                    EventType::Warning
-                },
-                reason: if attempt == 1 {
-                    "SettingUp"
-                } else {
-                    "SetupRetried"
-                },
-                note: format!(
-                    "Running the setup of container {} on node {}, attempt {attempt}.",
-                    site.vmid,
-                    self.observed.seen().map_or("?", |s| s.node.as_str())
-                ),
-            }),
-            GuestStep::StartDriverStep { attempt } => Some(Announcement {
-                kind: EventType::Normal,
-                reason: "BringingDriver",
-                note: format!(
-                    "Bringing the NVIDIA libraries in container {} to the version of its node's driver, attempt {attempt}.",
-                    site.vmid
-                ),
-            }),
-            GuestStep::ApplyVllm => Some(Announcement {
-                kind: EventType::Normal,
-                reason: "StartingVllm",
-                note: "Wrote vLLM's unit and started it.".to_owned(),
-            }),
-            _ => None,
-        };
-        self.cx.sessions.start(visit, op, limit);
-        Ok(Receipt {
-            wakes: true,
-            announcement,
-            ..Receipt::default()
-        })
-    }
-}
-
-/// The texts that a guest step needs.
-fn operation(
-    step: GuestStep,
-    present: &Present,
-    driver_step: Option<&DriverStep>,
-) -> Result<(GuestOp, Duration), Fault> {
-    let op = match step {
-        GuestStep::AwaitBoot { network } => {
-            return Ok((
-                GuestOp::AwaitBoot {
-                    network,
-                    limit: BOOT_LIMIT,
-                },
-                BOOT_LIMIT + GUEST_LIMIT,
-            ));
-        }
-        GuestStep::AwaitSetup => {
-            return Ok((
-                GuestOp::AwaitSetup {
-                    limit: FOLLOW_LIMIT,
-                },
-                FOLLOW_LIMIT + GUEST_LIMIT,
-            ));
-        }
-        GuestStep::Inspect => GuestOp::Inspect,
-        GuestStep::Personalise => GuestOp::Personalise,
-        GuestStep::Authorize => GuestOp::Authorize,
-        GuestStep::Clean => GuestOp::CleanForSeal,
-        GuestStep::StartSetup { attempt } => {
-            let setup = present
-                .setup
-                .clone()
-                .ok_or_else(|| Fault::bug("a setup step without a setup"))?;
-            GuestOp::StartSetup(SetupRun {
-                hash: setup.hash,
-                attempt,
-                script: setup.script,
-                verify: setup.verify,
-                env: setup.env,
-                timeout: setup.timeout,
-            })
-        }
-        GuestStep::StartDriverStep { attempt } => GuestOp::StartSetup(
-            driver_step
-                .map(|step| step.started(attempt))
-                .ok_or_else(|| Fault::bug("a driver step that nobody offers"))?,
-        ),
-        GuestStep::ApplyVllm => match &present.role {
-            Role::Container {
-                vllm: Some(files), ..
-            } => GuestOp::ApplyVllm {
-                unit: (**files).clone(),
-            },
-            _ => return Err(Fault::bug("a vLLM step without spec.vllm")),
-        },
-    };
-    Ok((op, GUEST_LIMIT))
 }
 
 /// Why a PUT was refused, in the words of the condition that it belongs to.
 fn refused(error: &Error, change: &Change, site: &Site, step: &Step) -> Fault {
-    if let Some(device) = missing_device(&error.message).filter(|d| !d.starts_with("/dev/nvidia")) {
+    if let Some(device) = missing_device(&error.message) {
         let message = format!(
             "node {} has no device {device}. Load its driver there, or correct spec.devices.",
             site.node
         );
-        return Fault::user(C::ConfigInSync, Reason::Invalid, message);
-    }
-    if let Some(device) = missing_device(&error.message) {
-        let message = format!("node {} has no {device}; nothing was changed.", site.node);
         return Fault::user(C::ConfigInSync, Reason::Invalid, message);
     }
     let root = matches!(

@@ -75,6 +75,15 @@ pub(crate) async fn concerns<K: Lxc>(object: &K, cx: &Context) -> bool {
     }
 }
 
+/// An address and a port as they stand in a URL.
+fn authority(address: &str, port: impl std::fmt::Display) -> String {
+    if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    }
+}
+
 /// The template that an object is cloned from.
 pub(crate) fn template_of<K: Lxc>(object: &K) -> Option<&str> {
     object

@@ -1,6 +1,6 @@
 //! What stands: our Services and slices as the watch has seen them. A change of one wakes its owner.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use k8s_openapi::{
@@ -23,6 +23,7 @@ use super::wanted::{MANAGED_BY, owned, owners};
 use crate::{
     context::Context,
     engine::{MANAGER, key_of},
+    fleet::lock,
     wake::{KindName, ObjectKey},
 };
 
@@ -83,10 +84,6 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Watched<K> {
         let all = self.store.state();
         all.into_iter().filter(|o| owned(o.meta(), uid)).collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Fills the caches until it is dropped.

@@ -345,6 +345,16 @@ async fn values_of_secrets_are_masked_while_it_runs_and_afterwards() {
     }
 }
 
+/// Waits until the run's log has something in it.
+async fn has_said_something(guest: &Guest) {
+    let log = format!("var/lib/phoenix/{}/setup/log", super::key());
+    let begun = std::time::Instant::now();
+    while guest.read(&log).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_log_that_cannot_be_masked_any_more_is_not_shown() {
     let guest = Guest::new(&["bash"]);
@@ -353,12 +363,7 @@ async fn a_log_that_cannot_be_masked_any_more_is_not_shown() {
         ..a_run("h1", "echo $TOKEN; sleep 60")
     };
     operate(&guest, &GuestOp::StartSetup(run)).await.unwrap();
-    let folder = format!("var/lib/phoenix/{}/setup", super::key());
-    let begun = std::time::Instant::now();
-    while guest.read(&format!("{folder}/log")).is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(20));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    has_said_something(&guest).await;
     // the container was killed: what was in memory is gone
     kill_run(&guest);
     std::fs::remove_dir_all(guest.path("run/phoenix-setup")).unwrap();
@@ -391,12 +396,7 @@ async fn a_stop_in_order_leaves_no_secret() {
         ..a_run("h1", "echo it is $TOKEN; exec sleep 60")
     };
     operate(&guest, &GuestOp::StartSetup(run)).await.unwrap();
-    let folder = format!("var/lib/phoenix/{}/setup", super::key());
-    let begun = std::time::Instant::now();
-    while guest.read(&format!("{folder}/log")).is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(20));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    has_said_something(&guest).await;
     // as init does it: all that runs is asked to end
     let of_the_run = std::process::Command::new("pkill")
         .args(["-TERM", "-s", &claim(&guest).to_string()])
@@ -411,7 +411,10 @@ async fn a_stop_in_order_leaves_no_secret() {
     }
     assert_ne!(state.phase, SetupPhase::Verified);
     assert_eq!(found_in(&guest, "s3cret"), [""; 0]);
-    assert_eq!(guest.read(&format!("{folder}/log")), "it is ***\n");
+    assert_eq!(
+        guest.read(&format!("var/lib/phoenix/{}/setup/log", super::key())),
+        "it is ***\n"
+    );
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use phoenix_crds::mounts::Device;
 
 use super::mark::Mark;
 use crate::{
-    guest::{SetupVariable, VllmFiles},
+    guest::{SetupRun, SetupVariable, VllmFiles},
     prober::ProbeSpec,
     wake::ObjectKey,
 };
@@ -202,6 +202,20 @@ pub struct Setup {
     pub retries: u32,
     /// Over script, verification and environment.
     pub hash: String,
+}
+
+impl Setup {
+    /// As it is run in the guest.
+    pub(in crate::lxc) fn run(&self, attempt: u32) -> SetupRun {
+        SetupRun {
+            hash: self.hash.clone(),
+            attempt,
+            script: self.script.clone(),
+            verify: self.verify.clone(),
+            env: self.env.clone(),
+            timeout: self.timeout,
+        }
+    }
 }
 
 impl Target {

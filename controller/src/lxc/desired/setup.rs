@@ -1,6 +1,6 @@
 //! The setup's text and environment, wherever they stand, and the hash that names them.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use phoenix_crds::{
     conditions::{ConditionType as C, Reason},
@@ -9,7 +9,7 @@ use phoenix_crds::{
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Setup;
-use crate::{context::Context, digest_key::Key, fault::Fault, guest::SetupVariable, hash};
+use crate::{context::Context, digest_key::Key, fault::Fault, guest::SetupVariable, hash, secrets};
 
 /// What stands in the mark of a container that has no setup of its own.
 pub(super) const NO_SETUP: &str = "none";
@@ -126,12 +126,7 @@ async fn from_secret(
     namespace: &str,
     cx: &Context,
 ) -> Result<SecretString, Fault> {
-    let api: Api<Secret> = Api::namespaced(cx.kube.clone(), namespace);
-    let secret = api
-        .get_opt(name)
-        .await
-        .map_err(|e| Fault::kube(&e, &format!("reading Secret {namespace}/{name}")))?;
-    let Some(secret) = secret else {
+    let Some(secret) = secrets::read(&cx.kube, namespace, name).await? else {
         return Err(missing("Secret", name, namespace, field));
     };
     let bytes = secret

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
 use phoenix_crds::{
     LxcContainer, PowerState,
     conditions::{ConditionType as C, Reason},
@@ -18,6 +16,7 @@ use crate::{
     fault::Fault,
     guest::{VllmInput, render_vllm},
     prober::ProbeSpec,
+    secrets,
 };
 
 /// The role of a container.
@@ -100,12 +99,8 @@ async fn secret(
     };
     let reference = &source.secret_key_ref;
     let (name, key) = (&reference.name, &reference.key);
-    let api: Api<Secret> = Api::namespaced(cx.kube.clone(), namespace);
-    let found = api
-        .get_opt(name)
-        .await
-        .map_err(|e| Fault::kube(&e, &format!("reading Secret {namespace}/{name}")))?;
-    let bytes = found
+    let bytes = secrets::read(&cx.kube, namespace, name)
+        .await?
         .and_then(|s| s.data)
         .and_then(|mut data| data.remove(key));
     match bytes.map(|b| String::from_utf8(b.0)) {

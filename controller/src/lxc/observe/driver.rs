@@ -33,22 +33,14 @@ pub struct DriverStep {
 impl DriverStep {
     /// As it is run in the guest.
     pub(in crate::lxc) fn started(&self, attempt: u32) -> SetupRun {
-        let run = self.run.clone();
-        let step = SetupVariable {
+        let mut run = self.run.run(attempt);
+        // the last one counts
+        run.env.push(SetupVariable {
             name: STEP.to_owned(),
             value: "driver".into(),
             masked: false,
-        };
-        // the last one counts
-        let env = run.env.into_iter().chain([step]).collect();
-        SetupRun {
-            hash: run.hash,
-            attempt,
-            script: run.script,
-            verify: run.verify,
-            env,
-            timeout: run.timeout,
-        }
+        });
+        run
     }
 
     /// The driver step of a setup, where its script offers one.

@@ -8,7 +8,7 @@ use phoenix_crds::conditions::{ConditionType as C, Reason};
 
 pub(super) use inside::{driver_before_setup, inside, look_again};
 
-use super::{Decision, Draft, ON_WAKE, View};
+use super::{Decision, Draft, ON_WAKE, View, config::is_nvidia};
 use crate::{
     engine::Verdict,
     fleet::Seen,
@@ -230,7 +230,7 @@ pub(in crate::lxc) fn missing_device(message: &str) -> Option<&str> {
 
 /// The same, where it is one of a GPU.
 pub(in crate::lxc) fn missing_gpu_device(message: &str) -> Option<&str> {
-    missing_device(message).filter(|device| device.starts_with("/dev/nvidia"))
+    missing_device(message).filter(|device| is_nvidia(device))
 }
 
 /// Proxmox refused for want of a device: what to do about it, and a pause before the next try.

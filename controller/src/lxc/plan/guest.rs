@@ -142,6 +142,13 @@ pub(super) fn unavailable(
     draft.wait(condition, reason, message, left)
 }
 
+/// How long until a run that failed is tried again; `None` when it is time.
+pub(super) fn pause_left(view: &View<'_>, run: &SetupState) -> Option<Duration> {
+    let age = view.observed.guest.age().unwrap_or_default();
+    let pause = Duration::from_secs(2u64.saturating_pow(run.attempt).min(120));
+    pause.checked_sub(age).filter(|left| !left.is_zero())
+}
+
 fn running_setup<'a>(view: &View<'a>) -> Option<&'a SetupState> {
     let hash = &view.present.setup.as_ref()?.hash;
     let run = view
@@ -174,7 +181,8 @@ pub(super) fn last_line(text: &str) -> Option<&str> {
     text.lines().rev().find(|l| !l.trim().is_empty())
 }
 
-fn clip(line: &str) -> String {
+/// What fits a condition's message.
+pub(super) fn clip(line: &str) -> String {
     line.trim().chars().take(160).collect()
 }
 
@@ -270,9 +278,7 @@ fn judge(view: &View<'_>, draft: &mut Draft, setup: &Setup, run: &SetupState) ->
         );
         return draft.blocked(C::SetupComplete, reason, message);
     }
-    let age = view.observed.guest.age().unwrap_or_default();
-    let pause = Duration::from_secs(2u64.saturating_pow(run.attempt).min(120));
-    match pause.checked_sub(age).filter(|left| !left.is_zero()) {
+    match pause_left(view, run) {
         Some(left) => draft.wait(C::SetupComplete, reason, message, left),
         None => {
             draft.working(C::SetupComplete, reason, message);

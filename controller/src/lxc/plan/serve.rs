@@ -6,6 +6,7 @@ use super::{Decision, Draft, ON_WAKE, View, vllm::serving};
 use crate::{
     engine::Verdict,
     lxc::{
+        authority,
         desired::Role,
         step::{Site, Step},
     },
@@ -170,10 +171,7 @@ fn url(view: &View<'_>) -> String {
         return "it".to_owned();
     };
     match address {
-        Some(address) if address.contains(':') => {
-            format!("{}://[{address}]:{}", probe.scheme(), probe.port)
-        }
-        Some(address) => format!("{}://{address}:{}", probe.scheme(), probe.port),
+        Some(address) => format!("{}://{}", probe.scheme(), authority(&address, probe.port)),
         None => "it".to_owned(),
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     fleet::Seen,
     guest::GuestFacts,
     lxc::{
+        authority,
         desired::{Present, Role},
         mark::Mark,
         observe::Observed,
@@ -96,13 +97,10 @@ pub(super) fn vllm(
     };
     let before = previous.vllm.clone().unwrap_or_default();
     let unit = observed.guest.known().and_then(|f| f.vllm.as_ref());
-    let endpoint = seen.addresses.first().map(|a| {
-        if a.contains(':') {
-            format!("http://[{a}]:{port}/v1")
-        } else {
-            format!("http://{a}:{port}/v1")
-        }
-    });
+    let endpoint = seen
+        .addresses
+        .first()
+        .map(|a| format!("http://{}/v1", authority(a, *port)));
     let args_hash = unit
         .map(|u| u.args_hash.clone())
         .or_else(|| observed.reported.args_hash.clone());

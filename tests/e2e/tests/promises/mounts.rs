@@ -4,7 +4,7 @@ use kube::api::{Patch, PatchParams};
 use phoenix_crds::LxcContainer;
 use serde_json::{Value, json};
 
-use crate::stage::{Settings, Stage};
+use crate::stage::{Settings, Stage, merged};
 
 /// A Hypervisor that allows directories below `/fastData` and the nodes below `/dev/dri`.
 async fn allowing(name: &str, settings: Settings) -> Stage {
@@ -82,7 +82,7 @@ async fn each_is_made_once_grows_and_is_put_right() {
     assert_eq!(devices, ["/dev/dri/renderD128,mode=0666"]);
 
     // it grows, as the same volume
-    let larger = merge(&spec, json!({"mounts": [data("3Gi"), models()]}));
+    let larger = merged(spec, json!({"mounts": [data("3Gi"), models()]}));
     stage.container("store", "base", larger).await;
     stage
         .eventually("a larger volume", || at("/data").contains("size=3G"))
@@ -126,8 +126,4 @@ async fn without_root_the_line_to_run_is_told() {
         "{}",
         told.message
     );
-}
-
-fn merge(spec: &Value, more: Value) -> Value {
-    crate::stage::merged(spec.clone(), more)
 }

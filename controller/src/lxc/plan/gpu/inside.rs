@@ -10,7 +10,7 @@ use phoenix_crds::conditions::{ConditionType as C, Reason};
 use super::{
     super::{
         Decision, Draft, ON_WAKE, View,
-        guest::{last_line, unavailable},
+        guest::{clip, last_line, pause_left, unavailable},
     },
     with_devices,
 };
@@ -139,8 +139,7 @@ fn bring_driver(
             Ok(GuestStep::StartDriverStep { attempt: 1 }),
         ),
         Some(run) if run.phase.is_running() => {
-            let last = last_line(&run.tail).unwrap_or("it has begun");
-            let last: String = last.trim().chars().take(160).collect();
+            let last = clip(last_line(&run.tail).unwrap_or("it has begun"));
             (format!("{brings}: {last}"), Ok(GuestStep::AwaitSetup))
         }
         Some(run) if run.attempt > step.run.retries => {
@@ -153,9 +152,7 @@ fn bring_driver(
             return look_again(view, RECHECK);
         }
         Some(run) => {
-            let pause = Duration::from_secs(2u64.saturating_pow(run.attempt).min(120));
-            let age = view.observed.guest.age().unwrap_or_default();
-            let next = match pause.checked_sub(age).filter(|left| !left.is_zero()) {
+            let next = match pause_left(view, run) {
                 Some(left) => Err(left),
                 None => Ok(GuestStep::StartDriverStep {
                     attempt: run.attempt + 1,
