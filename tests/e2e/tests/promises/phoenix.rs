@@ -198,20 +198,12 @@ fn origins(stage: &Stage) {
 
 /// At rest: not one write to Kubernetes, one call to Proxmox per polling interval.
 async fn rest(stage: &Stage) {
-    let polls = |stage: &Stage| {
-        stage
-            .simulator
-            .calls()
-            .iter()
-            .filter(|c| c.path.ends_with("/cluster/resources"))
-            .count()
-    };
     // what was under way when the last became Ready comes to its end first
     settle(stage).await;
     let before = versions(stage).await;
     stage.simulator.clear_calls();
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
-    while polls(stage) < 5 {
+    while stage.polls() < 5 {
         assert!(std::time::Instant::now() < deadline, "the fleet is polled");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -108,12 +108,7 @@ async fn a_node_is_chosen_once_by_what_it_has() {
 
     // at rest nobody looks for a node
     stage.simulator.clear_calls();
-    let polls = |c: &proxmox_simulator::CallRecord| c.path.ends_with("/cluster/resources");
-    stage
-        .eventually("three polls", || {
-            stage.simulator.calls().into_iter().filter(polls).count() > 2
-        })
-        .await;
+    stage.eventually("three polls", || stage.polls() > 2).await;
     let looks = |path: &String| {
         ["/nodes", "/network", "/storage", "/content"]
             .iter()

@@ -170,17 +170,7 @@ async fn people(stage: &Stage, services: &Api<Service>, slices: &Api<EndpointSli
     let before = versions().await;
     // each poll of the simulated host is a moment at which something could be written
     stage.simulator.clear_calls();
-    stage
-        .eventually("three polls", || {
-            stage
-                .simulator
-                .calls()
-                .iter()
-                .filter(|c| c.path.ends_with("/cluster/resources"))
-                .count()
-                > 2
-        })
-        .await;
+    stage.eventually("three polls", || stage.polls() > 2).await;
     assert_eq!(versions().await, before);
 }
 

@@ -359,6 +359,15 @@ impl Stage {
         condition(&object, kind).expect("just seen")
     }
 
+    /// How often the operator has polled the simulated host since its calls were cleared.
+    pub(crate) fn polls(&self) -> usize {
+        let calls = self.simulator.calls();
+        let polls = calls
+            .iter()
+            .filter(|c| c.path.ends_with("/cluster/resources"));
+        polls.count()
+    }
+
     /// A further Hypervisor that leads to another simulator.
     pub(crate) async fn add_hypervisor(&self, simulator: &Simulator, access: &Access) {
         let (secret, hypervisor) = hypervisor_for(simulator, access);
